@@ -1,0 +1,34 @@
+//! The command `quant`: arguments, progress, tables. No maths.
+
+mod commands;
+mod error;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Language models to few bits: quantize, run, measure.
+#[derive(Parser, Debug)]
+#[command(name = "quant", version, about, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// Threads to compute with [default: the physical cores].
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(n) = cli.threads {
+        pool = pool.num_threads(usize::from(n));
+    }
+    if let Err(e) = pool.build_global() {
+        eprintln!("error: cannot start the threads: {e}");
+        return ExitCode::from(1);
+    }
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => e.report(),
+    }
+}

@@ -1,0 +1,1 @@
+//! Importance matrices, in the GGUF and the legacy form.

@@ -1,0 +1,1 @@
+//! How far a quantized tensor is from its source.

@@ -1,0 +1,1 @@
+//! What a linear layer's inputs look like: the one calibration that serves every method.

@@ -1,0 +1,1 @@
+//! Calibration: one pass over a text gathers `InputStats` for every linear layer.

@@ -1,0 +1,1 @@
+//! Hugging Face directory to GGUF: names, q/k permutation, metadata, tokenizer.

@@ -1,0 +1,19 @@
+//! Language models over candle: load, calibrate, quantize a whole model, generate, evaluate.
+//!
+//! The only crate of the workspace that knows a model.
+
+pub mod calibrate;
+pub mod chat_template;
+pub mod checkpoint;
+pub mod convert;
+mod error;
+pub mod eval;
+pub mod generate;
+pub mod model;
+pub mod quantize;
+pub mod tokenizer;
+
+pub use checkpoint::Checkpoint;
+pub use error::{Error, Result};
+pub use model::{KvCache, LogitRows, Model, ModelConfig};
+pub use tokenizer::Tokenizer;

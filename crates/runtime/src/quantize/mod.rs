@@ -1,0 +1,1 @@
+//! Whole-model quantization to GGUF, streamed tensor by tensor.
