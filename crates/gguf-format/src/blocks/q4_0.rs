@@ -1,0 +1,21 @@
+//! Q4_0: 32 values, one scale, 4-bit codes around 8: `x = d (q - 8)`.
+//!
+//! ```text
+//! byte  0..2   d, binary16
+//!       2..18  qs: byte j holds code j in its low nibble and code j + 16 in its high nibble
+//! ```
+
+use super::packing::{field, scale};
+
+pub(super) const LEN: usize = 32;
+pub(super) const BYTES: usize = 2 + 16;
+
+#[inline(always)]
+pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
+    let d = scale::<0, BYTES>(block);
+    let qs: &[u8; 16] = field::<2, 16, BYTES>(block);
+    for j in 0..16 {
+        out[j] = (i32::from(qs[j] & 15) - 8) as f32 * d;
+        out[j + 16] = (i32::from(qs[j] >> 4) - 8) as f32 * d;
+    }
+}
