@@ -81,7 +81,7 @@ impl ErrorAccumulator {
     pub fn add_weighted(&mut self, source: &[f32], approx: &[f32], importance: &[f32]) -> Result<(), MetricsError> {
         check_length(source, approx)?;
         let columns = importance.len();
-        if !source.is_empty() && (columns == 0 || source.len() % columns != 0) {
+        if !source.is_empty() && (columns == 0 || !source.len().is_multiple_of(columns)) {
             return Err(MetricsError::Rows { len: source.len(), columns });
         }
         self.add_plain(source, approx);

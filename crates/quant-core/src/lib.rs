@@ -1,4 +1,12 @@
 //! Numerics that every quantization method of the workspace shares. No tensor library.
+//!
+//! - [`error_metrics`]: how far a quantized tensor is from its source.
+//! - [`input_stats`]: what a linear layer's inputs look like, the one calibration that serves every method.
+#![deny(unsafe_code)]
 
 pub mod error_metrics;
 pub mod input_stats;
+mod syrk;
+mod upper_triangle;
+
+pub use upper_triangle::UpperTriangle;
