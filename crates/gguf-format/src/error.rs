@@ -27,6 +27,14 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// Something is wrong in the file of this name.
+    #[error("{path}: {source}")]
+    InFile {
+        /// The file, as the caller named it.
+        path: String,
+        /// What is wrong.
+        source: Box<Error>,
+    },
     /// A metadata key is absent.
     #[error("key `{key}` is missing")]
     MissingKey {
@@ -83,4 +91,14 @@ pub enum Error {
         /// The value.
         value: f32,
     },
+}
+
+impl Error {
+    /// Adds the name of the file, where the error does not have it.
+    pub fn in_file(self, path: impl AsRef<std::path::Path>) -> Self {
+        match self {
+            named @ (Self::Io { .. } | Self::InFile { .. }) => named,
+            source => Self::InFile { path: path.as_ref().display().to_string(), source: Box::new(source) },
+        }
+    }
 }

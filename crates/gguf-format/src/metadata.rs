@@ -1,100 +1,170 @@
 //! Ordered, lossless metadata. A value keeps its bytes as they are on disk, so reading and writing it again changes nothing.
 
-use crate::Result;
-
-/// A metadata value type by its number on disk (open: unknown numbers are reported, not lost).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ValueType(pub u32);
-
-/// One value: its type and its bytes, little endian, as in the file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Value {}
-
-/// A typed view of an array value; elements are decoded on the way, strings are borrowed.
-#[derive(Clone, Copy, Debug)]
-pub struct Array<'a> {
-    _bytes: &'a [u8],
-}
+use crate::array::Array;
+use crate::value::{Value, ValueView, type_error};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Keys and values in file order, unique keys, lookup by name in O(1).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata {}
+///
+/// The typed accessors `get_*` give `Ok(None)` if the key is absent and [`Error::KeyType`] if the value has another type;
+/// `need_*` give [`Error::MissingKey`] if it is absent.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    entries: Vec<(Arc<str>, Value)>,
+    index: HashMap<Arc<str>, usize>,
+}
 
-#[allow(unused_variables, clippy::todo)]
-impl Metadata {
-    pub fn new() -> Self {
-        todo!()
-    }
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    pub fn is_empty(&self) -> bool {
-        todo!()
-    }
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        std::iter::empty()
-    }
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        todo!()
-    }
-    /// Replaces in place, or appends. `value` converts from u8..i64, f32, f64, bool, &str, String, &[String]/&[&str]/Vec<String>, &[i32], &[f32], &[u32]...
-    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
-        todo!()
-    }
-    pub fn remove(&mut self, key: &str) -> Option<Value> {
-        todo!()
-    }
-    // Typed accessors: Ok(None) if absent, Err(KeyType) if of another type. `get_u64` takes any non-negative integer type, `get_f32` f32 or f64.
-    pub fn get_u64(&self, key: &str) -> Result<Option<u64>> {
-        todo!()
-    }
-    pub fn get_f32(&self, key: &str) -> Result<Option<f32>> {
-        todo!()
-    }
-    pub fn get_bool(&self, key: &str) -> Result<Option<bool>> {
-        todo!()
-    }
-    pub fn get_str(&self, key: &str) -> Result<Option<&str>> {
-        todo!()
-    }
-    pub fn get_array(&self, key: &str) -> Result<Option<Array<'_>>> {
-        todo!()
-    }
-    // The same, with Err(MissingKey) if absent: need_u64, need_f32, need_bool, need_str, need_array.
-    pub fn need_u64(&self, key: &str) -> Result<u64> {
-        todo!()
-    }
-    pub fn need_f32(&self, key: &str) -> Result<f32> {
-        todo!()
-    }
-    pub fn need_str(&self, key: &str) -> Result<&str> {
-        todo!()
-    }
-    pub fn need_array(&self, key: &str) -> Result<Array<'_>> {
-        todo!()
+/// The same keys and values in the same order.
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
     }
 }
 
-#[allow(unused_variables, clippy::todo)]
-impl<'a> Array<'a> {
+impl Metadata {
+    /// Without keys.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of keys.
     pub fn len(&self) -> usize {
-        todo!()
+        self.entries.len()
     }
+
+    /// True without keys.
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.entries.is_empty()
     }
-    pub fn element_type(&self) -> ValueType {
-        todo!()
+
+    /// Keys and values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (&**key, value))
     }
-    /// Strings, borrowed; Err if the elements are not strings. Bytes need not be UTF-8.
-    pub fn strs(&self) -> Result<impl Iterator<Item = &'a [u8]> + 'a> {
-        Ok(std::iter::empty())
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.entries.get(*self.index.get(key)?).map(|(_, value)| value)
     }
-    /// Any integer element type, widened.
-    pub fn ints(&self) -> Result<impl Iterator<Item = i64> + 'a> {
-        Ok(std::iter::empty())
+
+    /// True if the key is there.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.index.contains_key(key)
     }
-    pub fn floats(&self) -> Result<impl Iterator<Item = f32> + 'a> {
-        Ok(std::iter::empty())
+
+    /// Replaces in place, or appends. `value` converts from u8..i64, f32, f64, bool, `&str`, `String`, and slices, vectors and arrays of
+    /// these.
+    ///
+    /// ```
+    /// let mut metadata = gguf_format::Metadata::new();
+    /// metadata.set("general.architecture", "llama");
+    /// metadata.set("llama.block_count", 2u32);
+    /// metadata.set("tokenizer.ggml.tokens", ["a", "b"]);
+    /// assert_eq!(metadata.need_u64("llama.block_count")?, 2);
+    /// # Ok::<(), gguf_format::Error>(())
+    /// ```
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+        let value = value.into();
+        match self.index.get(key).and_then(|&i| self.entries.get_mut(i)) {
+            Some((_, old)) => *old = value,
+            None => {
+                let key: Arc<str> = key.into();
+                self.index.insert(key.clone(), self.entries.len());
+                self.entries.push((key, value));
+            }
+        }
     }
+
+    /// Removes a key; the others keep their order. Takes time in proportion to the number of keys.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let at = self.index.remove(key)?;
+        let (_, value) = self.entries.remove(at);
+        for i in self.index.values_mut().filter(|i| **i > at) {
+            *i -= 1;
+        }
+        Some(value)
+    }
+
+    fn get_as<'a, T>(
+        &'a self,
+        key: &'a str,
+        expected: &'static str,
+        convert: impl FnOnce(&ValueView<'a>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let view = value.view_of(key);
+        convert(&view).map(Some).ok_or_else(|| type_error(key, expected, &view))
+    }
+
+    /// Any integer type, not negative.
+    pub fn get_u64(&self, key: &str) -> Result<Option<u64>> {
+        self.get_as(key, "an integer that is not negative", ValueView::as_u64)
+    }
+
+    /// Any integer type.
+    pub fn get_i64(&self, key: &str) -> Result<Option<i64>> {
+        self.get_as(key, "an integer below 2^63", ValueView::as_i64)
+    }
+
+    /// f32, or f64 rounded to f32.
+    pub fn get_f32(&self, key: &str) -> Result<Option<f32>> {
+        self.get_as(key, "f32 or f64", ValueView::as_f32)
+    }
+
+    /// A bool.
+    pub fn get_bool(&self, key: &str) -> Result<Option<bool>> {
+        self.get_as(key, "bool", ValueView::as_bool)
+    }
+
+    /// A string that is UTF-8.
+    pub fn get_str(&self, key: &str) -> Result<Option<&str>> {
+        self.get(key).map_or(Ok(None), |v| {
+            let view = v.view();
+            view.as_str().map(Some).ok_or_else(|| type_error(key, "string", &view))
+        })
+    }
+
+    /// An array.
+    pub fn get_array(&self, key: &str) -> Result<Option<Array<'_>>> {
+        // The array borrows the key of the map, not the caller's.
+        let Some((key, value)) = self.index.get(key).and_then(|&i| self.entries.get(i)) else { return Ok(None) };
+        let view = value.view_of(key);
+        view.as_array().map(Some).ok_or_else(|| type_error(key, "array", &view))
+    }
+
+    /// [`Metadata::get_u64`] of a key that must be there.
+    pub fn need_u64(&self, key: &str) -> Result<u64> {
+        self.get_u64(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// [`Metadata::get_i64`] of a key that must be there.
+    pub fn need_i64(&self, key: &str) -> Result<i64> {
+        self.get_i64(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// [`Metadata::get_f32`] of a key that must be there.
+    pub fn need_f32(&self, key: &str) -> Result<f32> {
+        self.get_f32(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// [`Metadata::get_bool`] of a key that must be there.
+    pub fn need_bool(&self, key: &str) -> Result<bool> {
+        self.get_bool(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// [`Metadata::get_str`] of a key that must be there.
+    pub fn need_str(&self, key: &str) -> Result<&str> {
+        self.get_str(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// [`Metadata::get_array`] of a key that must be there.
+    pub fn need_array(&self, key: &str) -> Result<Array<'_>> {
+        self.get_array(key)?.ok_or_else(|| missing(key))
+    }
+}
+
+fn missing(key: &str) -> Error {
+    Error::MissingKey { key: key.into() }
 }

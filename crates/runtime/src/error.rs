@@ -55,9 +55,13 @@ impl Error {
         Self::Io { path: path.as_ref().to_path_buf(), source }
     }
 
-    /// A GGUF error of the file `path`.
+    /// A GGUF error of the file `path`; the name is said once, whether `source` has it or not.
     pub fn gguf(path: impl AsRef<Path>, source: gguf_format::Error) -> Self {
-        Self::Gguf { path: path.as_ref().to_path_buf(), source }
+        match source {
+            gguf_format::Error::Io { source, .. } => Self::io(path, source),
+            gguf_format::Error::InFile { source, .. } => Self::gguf(path, *source),
+            source => Self::Gguf { path: path.as_ref().to_path_buf(), source },
+        }
     }
 
     /// A file that is not what it should be.
