@@ -184,7 +184,9 @@ fn wanted(
     if options.pure {
         return Ok((default, Reason::Default));
     }
-    if model.architecture == "glm5-next" && ["attn_q_a", "attn_q_b", "nextn.eh_proj"].iter().any(|n| tensor.name.contains(n)) {
+    if model.architecture == "glm5-next"
+        && ["attn_q_a", "attn_q_b", "nextn.eh_proj"].iter().any(|n| tensor.name.contains(n))
+    {
         return Ok((GgmlType::Q8_0, Reason::Rule));
     }
     let is_head = role == Role::Output || (tied && role == Role::TokenEmbedding);
@@ -251,6 +253,9 @@ fn must_fit(tensor: &TensorDesc<'_>, ty: GgmlType) -> Result<()> {
 fn misfit(tensor: &TensorDesc<'_>, ty: GgmlType) -> Error {
     Error::Refused {
         what: format!("tensor `{}`", tensor.name),
-        reason: format!("its rows of {} values are no whole number of {ty} blocks", tensor.shape.last().copied().unwrap_or(1)),
+        reason: format!(
+            "its rows of {} values are no whole number of {ty} blocks",
+            tensor.shape.last().copied().unwrap_or(1)
+        ),
     }
 }

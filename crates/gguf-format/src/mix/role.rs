@@ -183,6 +183,9 @@ mod tests {
     fn order_is_by_layer_then_name() {
         let mut names = ["blk.10.a", "token_embd.weight", "blk.2.b", "output.weight", "blk.2.a", "output_norm.weight"];
         names.sort_by(|a, b| file_order(a, b));
-        assert_eq!(names, ["output.weight", "output_norm.weight", "token_embd.weight", "blk.2.a", "blk.2.b", "blk.10.a"]);
+        assert_eq!(
+            names,
+            ["output.weight", "output_norm.weight", "token_embd.weight", "blk.2.a", "blk.2.b", "blk.10.a"]
+        );
     }
 }

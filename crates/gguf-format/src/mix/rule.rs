@@ -76,8 +76,8 @@ impl When {
         match self {
             First(k) => i < k,
             FirstPart(k) => i < n / k,
-            MoreBits => i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2,
-            Middle => i >= n / 8 && i < 7 * n / 8,
+            MoreBits => i < n / 8 || i >= n.saturating_mul(7) / 8 || (i - n / 8) % 3 == 2,
+            Middle => i >= n / 8 && i < n.saturating_mul(7) / 8,
             Gqa4 => p.model.heads_per_kv_head >= 4,
             Experts4 => p.model.expert_count >= 4,
             Experts8 => p.model.expert_count == 8,
@@ -87,7 +87,7 @@ impl When {
             Falcon => p.model.architecture == "falcon",
             NotFalcon => p.model.architecture != "falcon",
             Is70B => p.model.is_70b,
-            RowMisfits => p.default.layout().is_some_and(|l| p.row_len % u64::from(l.block_len) != 0),
+            RowMisfits => p.default.layout().is_some_and(|l| !p.row_len.is_multiple_of(u64::from(l.block_len))),
             ExpertStack => {
                 // Latent-attention projections of this architecture are stacks too, but not of experts.
                 let ffn = matches!(p.role, Role::FfnUp | Role::FfnGate | Role::FfnDown);
@@ -237,7 +237,7 @@ pub(super) fn apply(place: &Place<'_>) -> GgmlType {
 /// Where a row is no whole number of `ty`'s blocks, the type of smaller blocks that stands in for it (`tensor_type_fallback`);
 /// F16 where no block fits. `None`: nothing stands in for this type.
 pub(super) fn fallback(ty: GgmlType, row_len: u64) -> Option<GgmlType> {
-    let fits = |ty: GgmlType| ty.layout().is_some_and(|l| row_len % u64::from(l.block_len) == 0);
+    let fits = |ty: GgmlType| ty.layout().is_some_and(|l| row_len.is_multiple_of(u64::from(l.block_len)));
     if fits(ty) {
         return Some(ty);
     }
