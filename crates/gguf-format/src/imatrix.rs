@@ -1,1 +1,0 @@
-//! Importance matrices, in the GGUF and the legacy form.
