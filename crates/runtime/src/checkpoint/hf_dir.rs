@@ -70,7 +70,12 @@ impl HfDir {
             for (t, tensor) in shard.tensors.iter().enumerate() {
                 if let Some((other, _)) = by_name.insert(tensor.name.clone(), (s, t)) {
                     let found = format!("another in {}", files[other]);
-                    return Err(Error::malformed(&shard.path, format!("tensor `{}`", tensor.name), "one in all shards", found));
+                    return Err(Error::malformed(
+                        &shard.path,
+                        format!("tensor `{}`", tensor.name),
+                        "one in all shards",
+                        found,
+                    ));
                 }
             }
         }
@@ -78,7 +83,12 @@ impl HfDir {
             let there = by_name.get(tensor).map(|&(s, _)| files[s].as_str());
             if there != Some(file) {
                 let found = there.map_or("no such tensor in any shard".to_owned(), |f| format!("it in {f}"));
-                return Err(Error::malformed(path.join(INDEX), format!("tensor `{tensor}`"), format!("it in {file}"), found));
+                return Err(Error::malformed(
+                    path.join(INDEX),
+                    format!("tensor `{tensor}`"),
+                    format!("it in {file}"),
+                    found,
+                ));
             }
         }
         Ok(Self { path: path.to_path_buf(), config, shards, by_name })
@@ -128,7 +138,9 @@ impl HfDir {
             Dtype::BF16 => GgmlType::BF16,
             other => {
                 let file = entry.file.display();
-                return Err(Error::Unsupported(format!("{file}: tensor `{hf_name}` of type {other} (F32, F16 and BF16 are)")));
+                return Err(Error::Unsupported(format!(
+                    "{file}: tensor `{hf_name}` of type {other} (F32, F16 and BF16 are)"
+                )));
             }
         };
         Ok(Some(TensorView { ty, shape: entry.shape.to_vec(), data: entry.data }))
@@ -164,7 +176,12 @@ fn find_shards(dir: &Path) -> Result<(Vec<String>, Vec<(String, String)>)> {
     match found.len() {
         1 => Ok((found, Vec::new())),
         0 => Err(Error::malformed(dir, "weights", format!("{SINGLE} or {INDEX}"), "no .safetensors file")),
-        n => Err(Error::malformed(dir, "weights", format!("{SINGLE} or {INDEX}"), format!("{n} .safetensors files without an index"))),
+        n => Err(Error::malformed(
+            dir,
+            "weights",
+            format!("{SINGLE} or {INDEX}"),
+            format!("{n} .safetensors files without an index"),
+        )),
     }
 }
 
@@ -184,10 +201,20 @@ fn parse_index(dir: &Path, path: &Path, index: &serde_json::Value) -> Result<Pla
         };
         if known.insert(file, ()).is_none() {
             if !is_plain_name(file) {
-                return Err(Error::malformed(path, what(), "the name of a file in this directory", format!("`{file}`")));
+                return Err(Error::malformed(
+                    path,
+                    what(),
+                    "the name of a file in this directory",
+                    format!("`{file}`"),
+                ));
             }
             if !dir.join(file).is_file() {
-                return Err(Error::malformed(path, what(), format!("the file {file} in this directory"), "no such file"));
+                return Err(Error::malformed(
+                    path,
+                    what(),
+                    format!("the file {file} in this directory"),
+                    "no such file",
+                ));
             }
             if files.len() == MAX_SHARDS {
                 return Err(Error::malformed(path, "`weight_map`", format!("at most {MAX_SHARDS} files"), "more"));

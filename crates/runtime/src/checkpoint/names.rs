@@ -84,10 +84,14 @@ mod tests {
 
     #[test]
     fn unknown_names() {
-        for name in ["", "rope_freqs.weight", "blk.attn_q.weight", "blk.01.attn_q.weight", "blk.0.attn_q", "blk.0.x.weight"] {
+        for name in
+            ["", "rope_freqs.weight", "blk.attn_q.weight", "blk.01.attn_q.weight", "blk.0.attn_q", "blk.0.x.weight"]
+        {
             assert_eq!(hf_name(name), None, "{name}");
         }
-        for name in ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.+1.mlp.up_proj.weight", "visual.weight"] {
+        for name in
+            ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.+1.mlp.up_proj.weight", "visual.weight"]
+        {
             assert_eq!(gguf_name(name), None, "{name}");
         }
     }

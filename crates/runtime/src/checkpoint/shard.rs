@@ -38,7 +38,11 @@ impl Shard {
         let bad = |what: &str, expected: String, found: String| Error::malformed(path, what, expected, found);
 
         let Some(length) = bytes.first_chunk::<8>() else {
-            return Err(bad("header length at offset 0", "8 bytes".into(), format!("{} bytes in the file", bytes.len())));
+            return Err(bad(
+                "header length at offset 0",
+                "8 bytes".into(),
+                format!("{} bytes in the file", bytes.len()),
+            ));
         };
         let length = u64::from_le_bytes(*length);
         let available = bytes.len() as u64 - 8;

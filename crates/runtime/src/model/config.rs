@@ -209,11 +209,18 @@ impl RopeScaling {
     fn validate(&self, path: &Path) -> Result<()> {
         let positive = |what: &str, value: f32| match value.is_finite() && value > 0.0 {
             true => Ok(()),
-            false => Err(Error::malformed(path, format!("rope scaling: {what}"), "a positive number", value.to_string())),
+            false => {
+                Err(Error::malformed(path, format!("rope scaling: {what}"), "a positive number", value.to_string()))
+            }
         };
         let context = |value: usize| match value {
             1..=limits::CONTEXT => Ok(()),
-            _ => Err(Error::malformed(path, "rope scaling: original context", format!("1 to {}", limits::CONTEXT), value.to_string())),
+            _ => Err(Error::malformed(
+                path,
+                "rope scaling: original context",
+                format!("1 to {}", limits::CONTEXT),
+                value.to_string(),
+            )),
         };
         match *self {
             Self::None => Ok(()),
@@ -224,7 +231,12 @@ impl RopeScaling {
                 positive("high_freq_factor", high_freq_factor)?;
                 if high_freq_factor <= low_freq_factor {
                     let found = format!("{high_freq_factor} and {low_freq_factor}");
-                    return Err(Error::malformed(path, "rope scaling: high_freq_factor", "more than low_freq_factor", found));
+                    return Err(Error::malformed(
+                        path,
+                        "rope scaling: high_freq_factor",
+                        "more than low_freq_factor",
+                        found,
+                    ));
                 }
                 context(original_context)
             }

@@ -198,7 +198,10 @@ impl<'a> Keys<'a> {
             }
             let first = values.next().unwrap_or(0);
             if values.take(layers.saturating_sub(1)).any(|v| v != first) {
-                return Err(Error::Unsupported(format!("{}: different values of `{name}` by layer", self.path.display())));
+                return Err(Error::Unsupported(format!(
+                    "{}: different values of `{name}` by layer",
+                    self.path.display()
+                )));
             }
             let first = usize::try_from(first)
                 .map_err(|_| Error::malformed(self.path, self.what(key), "a positive number", first.to_string()))?;

@@ -36,7 +36,9 @@ impl ModelConfig {
         for key in ["quantization_config", "compression_config"] {
             if let Some(q) = fields.get(key) {
                 let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-                return Err(unsupported(format!("weights quantized by `{method}` (`{key}`); a dense directory is needed")));
+                return Err(unsupported(format!(
+                    "weights quantized by `{method}` (`{key}`); a dense directory is needed"
+                )));
             }
         }
         match fields.str("hidden_act")? {
@@ -70,9 +72,8 @@ impl ModelConfig {
         let (theta, scaling) = rope(&fields, max_context)?;
         let max_context = match scaling {
             // Some publish the length before YaRN stretches it.
-            RopeScaling::Yarn { factor, original_context, .. } => {
-                max_context.max((original_context as f64 * f64::from(factor)).min(super::limits::CONTEXT as f64) as usize)
-            }
+            RopeScaling::Yarn { factor, original_context, .. } => max_context
+                .max((original_context as f64 * f64::from(factor)).min(super::limits::CONTEXT as f64) as usize),
             _ => max_context,
         };
         let config = Self {
