@@ -44,6 +44,9 @@ pub enum Error {
     /// The caller asked for something that cannot be.
     #[error("{0}")]
     Usage(String),
+    /// A computed value is NaN or infinite.
+    #[error("{0} are not finite")]
+    NotFinite(String),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -11,6 +11,7 @@ pub mod eval;
 pub mod generate;
 pub mod model;
 pub mod quantize;
+pub mod safetensors_io;
 pub mod tokenizer;
 
 pub use checkpoint::Checkpoint;
