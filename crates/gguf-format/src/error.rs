@@ -91,6 +91,16 @@ pub enum Error {
         /// The value.
         value: f32,
     },
+    /// A value too large for the half-precision number that has to hold it or its block's scale.
+    #[error("{ty}: value {index} ({value}), or the scale of the block it starts, is beyond half precision")]
+    Overflow {
+        /// The type.
+        ty: crate::GgmlType,
+        /// Index of the value in the input; of a block's scale, that of the block's first value.
+        index: usize,
+        /// The value there.
+        value: f32,
+    },
 }
 
 impl Error {

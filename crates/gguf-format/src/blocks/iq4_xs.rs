@@ -8,8 +8,12 @@
 //!       8..136  qs: sub-block j has 16 bytes, packed as those of IQ4_NL
 //! ```
 
-use super::iq4_nl::expand;
-use super::packing::{field, scale};
+use super::grid_search::grid_search;
+use super::iq4_nl::{expand, index};
+use super::lanes::{Lanes, sum_of_squares, transpose, zip};
+use super::packing::{field, field_mut, scale, write_scale};
+use super::q4_0::pack;
+use super::rounding::nearest_int;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 2 + 4 + 128;
@@ -25,4 +29,42 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
         let high = i32::from(scales_h >> (2 * j) & 3);
         expand(d * ((low | high << 4) - 32) as f32, qs, out);
     }
+}
+
+/// The search of IQ4_NL per sub-block, then the sub-blocks' scales to 6 bits (`quantize_row_iq4_nl_impl`).
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+    let lanes: Lanes<8, 32> = transpose(x);
+    let w = match importance {
+        Some(importance) => {
+            let sigma2 = sum_of_squares(x) * (2.0 / 256.0);
+            zip(&lanes, &transpose(importance), |x, importance| importance * (sigma2 + x * x).sqrt())
+        }
+        None => lanes.map(|x| x.map(|x| x * x)),
+    };
+    let scales = grid_search(&lanes, &w);
+    let (mut amax, mut max) = (0.0, 0.0);
+    for scale in scales {
+        if scale.abs() > amax {
+            (amax, max) = (scale.abs(), scale);
+        }
+    }
+    let d = -max / 32.0;
+    let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+    write_scale::<0, BYTES>(block, d);
+    let (mut high, mut low) = (0u16, [0u8; 4]);
+    // Here ggml chooses the codes for the scale before it is rounded to half precision.
+    for (j, (x, qs)) in
+        x.as_chunks::<32>().0.iter().zip(field_mut::<8, 128, BYTES>(block).as_chunks_mut().0).enumerate()
+    {
+        let l = nearest_int(inverse * scales[j]).clamp(-32, 31);
+        let scale = d * l as f32;
+        let inverse = if scale != 0.0 { 1.0 / scale } else { 0.0 };
+        pack(&x.map(|x| index(inverse * x)), qs);
+        let l = (l + 32) as u8;
+        low[j / 2] |= (l & 15) << (4 * (j % 2));
+        high |= u16::from(l >> 4) << (2 * j);
+    }
+    *field_mut::<2, 2, BYTES>(block) = high.to_le_bytes();
+    *field_mut::<4, 4, BYTES>(block) = low;
 }

@@ -7,9 +7,13 @@
 //!
 //! One file holds one type; the searches for scales that several types share are in the `*_search` files.
 
+mod affine_search;
+mod descent_search;
 mod f16;
+mod grid_search;
 mod iq4_nl;
 mod iq4_xs;
+mod lanes;
 mod packing;
 mod plain;
 mod q2_k;
@@ -22,22 +26,14 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod quantize;
+mod rounding;
+mod scale_search;
+mod symmetric_search;
 
 use crate::{Error, GgmlType, Result};
 
-/// Quantizes rows of `row_len` values to `ty`, as ggml's `ggml_quantize_chunk` does, byte for byte.
-///
-/// `src` holds whole rows, row-major; `dst` exactly their bytes. `importance`, if given, holds one weight per column (`row_len`).
-pub fn quantize(ty: GgmlType, src: &[f32], row_len: usize, importance: Option<&[f32]>, dst: &mut [u8]) -> Result<()> {
-    let _ = (src, row_len, importance, dst);
-    Err(Error::NoCodec { ty, direction: "quantize" })
-}
-
-/// True if [`quantize`] can write this type.
-pub fn can_quantize(ty: GgmlType) -> bool {
-    let _ = ty;
-    false
-}
+pub use quantize::{can_quantize, quantize};
 
 /// Dequantizes whole blocks to f32, as ggml's `dequantize_row_*` does, bit for bit.
 ///

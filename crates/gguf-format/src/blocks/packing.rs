@@ -1,6 +1,6 @@
 //! Reading the fields of a block.
 
-use super::f16::f16_to_f32;
+use super::f16::{f16_to_f32, f32_to_f16};
 
 /// The part of `block` that starts at byte `AT`. Out of bounds does not compile.
 #[inline(always)]
@@ -26,4 +26,10 @@ pub(super) fn field_mut<const AT: usize, const N: usize, const BYTES: usize>(blo
 #[inline(always)]
 pub(super) fn scale<const AT: usize, const BYTES: usize>(block: &[u8; BYTES]) -> f32 {
     f16_to_f32(u16::from_le_bytes(*field::<AT, 2, BYTES>(block)))
+}
+
+/// Rounds `value` to half precision and writes it at byte `AT`, little-endian.
+#[inline(always)]
+pub(super) fn write_scale<const AT: usize, const BYTES: usize>(block: &mut [u8; BYTES], value: f32) {
+    *field_mut::<AT, 2, BYTES>(block) = f32_to_f16(value).to_le_bytes();
 }

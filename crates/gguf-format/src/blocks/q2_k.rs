@@ -7,7 +7,11 @@
 //!       82..84  dmin, binary16
 //! ```
 
-use super::packing::{field, scale};
+use super::affine_search::{Candidates, affine_search};
+use super::lanes::{Lanes, sum_of_squares, sums, transpose, zip};
+use super::packing::{field, field_mut, scale, write_scale};
+use super::rounding::nearest_int;
+use super::scale_search::scale_search;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 16 + 64 + 2 + 2;
@@ -32,4 +36,86 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
 #[inline(always)]
 pub(super) fn codes_at(j: usize) -> (usize, usize) {
     (32 * (j / 8) + 16 * (j % 2), 2 * (j % 8 / 2))
+}
+
+/// Without weights `quantize_row_q2_K_ref`, with them `quantize_row_q2_K_impl`.
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+    let sigma2 = if importance.is_some() { sum_of_squares(x) / 256.0 } else { 0.0 };
+    let (mut scales, mut mins, mut weights) = ([0.0; 16], [0.0; 16], [0.0; 16]);
+    let mut codes = [0; LEN];
+    // Two times eight sub-blocks: sixteen lanes would not fit the registers of the smallest SIMD.
+    for half in 0..2 {
+        let values = &x[128 * half..][..128];
+        let lanes: Lanes<8, 16> = transpose(values);
+        let found = match importance {
+            None => {
+                let candidates = Candidates { nmax: 3.0, first: -0.5, step: 0.1, steps: 15 };
+                affine_search::<true, 8, 16>(&lanes, &lanes.map(|x| x.map(f32::abs)), &candidates)
+            }
+            Some(importance) => {
+                let importance = transpose(&importance[128 * half..][..128]);
+                let w = zip(&lanes, &importance, |x, importance| importance * (sigma2 + x * x).sqrt());
+                weights[8 * half..][..8].copy_from_slice(&sums(&w));
+                let candidates = Candidates { nmax: 3.0, first: -0.9, step: 0.05, steps: 36 };
+                affine_search::<false, 8, 16>(&lanes, &w, &candidates)
+            }
+        };
+        scales[8 * half..][..8].copy_from_slice(&found.scale);
+        mins[8 * half..][..8].copy_from_slice(&found.min);
+        let codes = codes[128 * half..][..128].as_chunks_mut::<16>().0;
+        for (j, (codes, x)) in codes.iter_mut().zip(values.as_chunks().0).enumerate() {
+            *codes = found.codes(j, x);
+        }
+    }
+
+    let packed = field_mut::<0, 16, BYTES>(block);
+    let (d, dmin);
+    if importance.is_some() {
+        let (low, high);
+        (d, low) = scale_search(15, &scales, &weights);
+        (dmin, high) = scale_search(15, &mins, &weights);
+        *packed = std::array::from_fn(|j| low[j] | high[j] << 4);
+    } else {
+        let (low, high);
+        (d, low) = divide_by_largest(&scales);
+        (dmin, high) = divide_by_largest(&mins);
+        *packed = std::array::from_fn(|j| low[j] | high[j] << 4);
+    }
+    let packed = *packed;
+    write_scale::<80, BYTES>(block, d);
+    write_scale::<82, BYTES>(block, dmin);
+
+    // The codes again, for the scales as they can be read back.
+    let (d, dmin) = (scale::<80, BYTES>(block), scale::<82, BYTES>(block));
+    for (j, (codes, x)) in codes.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks::<16>().0).enumerate() {
+        let d = d * f32::from(packed[j] & 15);
+        if d != 0.0 {
+            let min = dmin * f32::from(packed[j] >> 4);
+            *codes = x.map(|x| nearest_int((x + min) / d).clamp(0, 3) as u8);
+        }
+    }
+    pack(&codes, field_mut::<16, 64, BYTES>(block));
+}
+
+/// 4-bit codes of `x` and their scale: the largest gets 15.
+#[inline(always)]
+fn divide_by_largest(x: &[f32; 16]) -> (f32, [u8; 16]) {
+    let max = x.iter().fold(0.0, |max, &x| if x > max { x } else { max });
+    if max > 0.0 {
+        let inverse = 15.0 / max;
+        (max / 15.0, x.map(|x| nearest_int(inverse * x) as u8))
+    } else {
+        (0.0, [0; 16])
+    }
+}
+
+/// Four 2-bit codes to a byte. Q3_K shares it.
+#[inline(always)]
+pub(super) fn pack(codes: &[u8; 256], qs: &mut [u8; 64]) {
+    for (codes, qs) in codes.as_chunks::<128>().0.iter().zip(qs.as_chunks_mut::<32>().0) {
+        for l in 0..32 {
+            qs[l] = codes[l] | codes[l + 32] << 2 | codes[l + 64] << 4 | codes[l + 96] << 6;
+        }
+    }
 }

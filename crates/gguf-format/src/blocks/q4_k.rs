@@ -11,7 +11,11 @@
 //!               8..12  |m4+j lo|s4+j lo  |
 //! ```
 
-use super::packing::{field, scale};
+use super::affine_search::{Affine, Candidates, affine_search};
+use super::lanes::{Lanes, sum_of_squares, sums, sums_of_squares, transpose, zip};
+use super::packing::{field, field_mut, scale, write_scale};
+use super::rounding::nearest_int;
+use super::scale_search::scale_search;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 2 + 12 + 128;
@@ -43,4 +47,103 @@ pub(super) fn unpack_scales(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
         mins[j + 4] = packed[j + 8] >> 4 | packed[j + 4] >> 6 << 4;
     }
     (scales, mins)
+}
+
+/// Without weights `quantize_row_q4_K_ref`, with them `quantize_row_q4_K_impl`.
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+    let candidates = match importance {
+        None => Candidates { nmax: 15.0, first: -1.0, step: 0.1, steps: 20 },
+        Some(_) => Candidates { nmax: 15.0, first: -0.9, step: 0.05, steps: 36 },
+    };
+    let Found { d, dmin, scales, mins, search } = find_scales(x, importance, &candidates);
+    write_scale::<0, BYTES>(block, d);
+    write_scale::<2, BYTES>(block, dmin);
+    *field_mut::<4, 12, BYTES>(block) = pack_scales(&scales, &mins);
+    let (d, dmin) = (scale::<0, BYTES>(block), scale::<2, BYTES>(block));
+    let codes = codes(x, d, dmin, &scales, &mins, &search, 15);
+    for (codes, qs) in codes.as_chunks::<64>().0.iter().zip(field_mut::<16, 128, BYTES>(block).as_chunks_mut::<32>().0)
+    {
+        for l in 0..32 {
+            qs[l] = codes[l] | codes[l + 32] << 4;
+        }
+    }
+}
+
+/// The scales of a super-block, before and after they are quantized themselves.
+pub(super) struct Found {
+    pub(super) d: f32,
+    pub(super) dmin: f32,
+    pub(super) scales: [u8; 8],
+    pub(super) mins: [u8; 8],
+    pub(super) search: Affine<8>,
+}
+
+/// Scales and minimums of the 8 sub-blocks. Q5_K shares the search.
+#[inline(always)]
+pub(super) fn find_scales(x: &[f32; LEN], importance: Option<&[f32; LEN]>, candidates: &Candidates) -> Found {
+    let lanes: Lanes<8, 32> = transpose(x);
+    match importance {
+        None => {
+            let root_mean_square = sums_of_squares(&lanes).map(|sum| (sum / 32.0).sqrt());
+            let w = lanes.map(|x| std::array::from_fn(|j| root_mean_square[j] + x[j].abs()));
+            let search = affine_search::<false, 8, 32>(&lanes, &w, candidates);
+            let (d, scales) = divide_by_largest(&search.scale);
+            let (dmin, mins) = divide_by_largest(&search.min);
+            Found { d, dmin, scales, mins, search }
+        }
+        Some(importance) => {
+            let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
+            let w = zip(&lanes, &transpose(importance), |x, importance| importance * (sigma2 + x * x).sqrt());
+            let search = affine_search::<false, 8, 32>(&lanes, &w, candidates);
+            let weights = sums(&w);
+            let (d, scales) = scale_search(63, &search.scale, &weights);
+            let (dmin, mins) = scale_search(63, &search.min, &weights);
+            Found { d, dmin, scales, mins, search }
+        }
+    }
+}
+
+/// 6-bit codes of `x` and their scale: the largest gets 63.
+#[inline(always)]
+fn divide_by_largest(x: &[f32; 8]) -> (f32, [u8; 8]) {
+    let max = x.iter().fold(0.0, |max, &x| if x > max { x } else { max });
+    let inverse = if max > 0.0 { 63.0 / max } else { 0.0 };
+    (max / 63.0, x.map(|x| (nearest_int(inverse * x) as u8).min(63)))
+}
+
+/// The codes for the scales as they can be read back, 0..=`nmax`; where a sub-block's scale is zero, those of the search.
+#[inline(always)]
+pub(super) fn codes(
+    x: &[f32; LEN],
+    d: f32,
+    dmin: f32,
+    scales: &[u8; 8],
+    mins: &[u8; 8],
+    search: &Affine<8>,
+    nmax: i32,
+) -> [u8; LEN] {
+    let mut codes = [0; LEN];
+    for (j, (codes, x)) in codes.as_chunks_mut::<32>().0.iter_mut().zip(x.as_chunks::<32>().0).enumerate() {
+        let d = d * f32::from(scales[j]);
+        *codes = if d != 0.0 {
+            let min = dmin * f32::from(mins[j]);
+            x.map(|x| nearest_int((x + min) / d).clamp(0, nmax) as u8)
+        } else {
+            search.codes(j, x)
+        };
+    }
+    codes
+}
+
+/// The inverse of [`unpack_scales`]. Scales above 63 (see `scale_search`) spill into their neighbours as in ggml.
+#[inline(always)]
+pub(super) fn pack_scales(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for j in 0..4 {
+        packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
+        packed[j + 4] = mins[j] | mins[j + 4] >> 4 << 6;
+        packed[j + 8] = scales[j + 4] & 15 | mins[j + 4] << 4;
+    }
+    packed
 }

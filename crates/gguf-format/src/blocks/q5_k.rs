@@ -8,8 +8,9 @@
 //!      48..176  qs: 64 values share 32 bytes; byte l holds the low bits of code l in its low nibble, of code l + 32 in its high nibble
 //! ```
 
-use super::packing::{field, scale};
-use super::q4_k::unpack_scales;
+use super::affine_search::Candidates;
+use super::packing::{field, field_mut, scale, write_scale};
+use super::q4_k::{Found, codes, find_scales, pack_scales, unpack_scales};
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 2 + 12 + 32 + 128;
@@ -28,6 +29,35 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
             let h = h >> (2 * i);
             out[l] = d0 * f32::from(q & 15 | (h & 1) << 4) - m0;
             out[l + 32] = d1 * f32::from(q >> 4 | (h & 2) << 3) - m1;
+        }
+    }
+}
+
+/// Without weights `quantize_row_q5_K_ref`, with them `quantize_row_q5_K_impl`.
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+    let candidates = match importance {
+        None => Candidates { nmax: 31.0, first: -0.5, step: 0.1, steps: 15 },
+        Some(_) => Candidates { nmax: 31.0, first: -0.9, step: 0.05, steps: 36 },
+    };
+    let Found { d, dmin, scales, mins, search } = find_scales(x, importance, &candidates);
+    let (scales, mins) = (scales.map(|scale| scale.min(63)), mins.map(|min| min.min(63)));
+    write_scale::<0, BYTES>(block, d);
+    write_scale::<2, BYTES>(block, dmin);
+    *field_mut::<4, 12, BYTES>(block) = pack_scales(&scales, &mins);
+    let (d, dmin) = (scale::<0, BYTES>(block), scale::<2, BYTES>(block));
+    let codes = codes(x, d, dmin, &scales, &mins, &search, 31);
+    let qh = field_mut::<16, 32, BYTES>(block);
+    *qh = [0; 32];
+    for (i, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+        for (h, &code) in qh.iter_mut().zip(codes) {
+            *h |= (code >> 4) << i;
+        }
+    }
+    for (codes, qs) in codes.as_chunks::<64>().0.iter().zip(field_mut::<48, 128, BYTES>(block).as_chunks_mut::<32>().0)
+    {
+        for l in 0..32 {
+            qs[l] = codes[l] & 15 | codes[l + 32] << 4;
         }
     }
 }

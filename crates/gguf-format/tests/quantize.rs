@@ -1,0 +1,276 @@
+//! Quantizing against ggml: the bytes of `ggml_quantize_chunk`, for every type, with and without importance weights.
+//!
+//! Reference: libggml-base of llama-cpp-python 0.3.36 (llama.cpp 0c1e57098, x86-64 without FMA).
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use common::shared;
+use gguf_format::{Error, GgmlType, Gguf, Limits, blocks};
+use proptest::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+
+/// A matrix: values and row length.
+type Matrix = (Vec<f32>, usize);
+
+/// The types that can be written and whose bytes the reference data have.
+fn types() -> impl Iterator<Item = GgmlType> {
+    GgmlType::KNOWN.iter().copied().filter(|&ty| blocks::can_quantize(ty))
+}
+
+fn quantized(ty: GgmlType, (values, row_len): &Matrix, importance: Option<&[f32]>) -> Vec<u8> {
+    let row_bytes = ty.bytes_for(*row_len as u64).unwrap() as usize;
+    let mut bytes = vec![0xa5; values.len() / row_len * row_bytes];
+    blocks::quantize(ty, values, *row_len, importance, &mut bytes).unwrap();
+    bytes
+}
+
+fn floats(tensors: &SafeTensors<'_>, name: &str) -> Matrix {
+    let tensor = tensors.tensor(name).unwrap();
+    let values = match tensor.dtype() {
+        Dtype::F32 => tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        Dtype::F16 => halves(tensor.data()).map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
+        Dtype::BF16 => halves(tensor.data()).map(|bits| half::bf16::from_bits(bits).to_f32()).collect(),
+        other => panic!("{name} is {other:?}"),
+    };
+    (values, *tensor.shape().last().unwrap())
+}
+
+fn halves(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    bytes.as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes))
+}
+
+/// 48 rows with outliers, zeros, constants, tiny and huge values; importance with zeros. Every byte is compared.
+#[test]
+fn nasty_rows_have_ggmls_bytes() {
+    let Some(path) = shared("golden/ggml/blocks.safetensors") else { return };
+    let file = std::fs::read(path).unwrap();
+    let golden = SafeTensors::deserialize(&file).unwrap();
+    let input = floats(&golden, "input");
+    let importance = floats(&golden, "importance").0;
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for ty in types() {
+        for (kind, importance) in [("plain", None), ("importance", Some(&importance[..]))] {
+            let Ok(expected) = golden.tensor(&format!("{ty}.{kind}")) else { continue };
+            let found = quantized(ty, &input, importance);
+            assert_eq!(found.len(), expected.data().len(), "{ty}.{kind}");
+            let block_bytes = ty.layout().unwrap().block_bytes as usize;
+            let mut differing = found.chunks(block_bytes).zip(expected.data().chunks(block_bytes)).enumerate();
+            let blocks = differing.by_ref().filter(|(_, (found, expected))| found != expected).map(|(i, _)| i);
+            let blocks: Vec<usize> = blocks.collect();
+            if !blocks.is_empty() {
+                wrong.push(format!("{ty}.{kind}: {} blocks, first {:?}", blocks.len(), &blocks[..blocks.len().min(5)]));
+            }
+            compared += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "differ: {wrong:#?}");
+    // Every type but F32, which the reference data leave out, both ways.
+    assert!(compared >= 2 * 14, "only {compared} compared");
+}
+
+/// Every tensor of two models, every type that fits its rows; the hashes of the whole tensors are compared.
+#[test]
+fn tensors_of_models_have_ggmls_bytes() {
+    for (facts, load) in [
+        ("golden/ggml/stories260K.hashes.json", stories as fn(&str) -> Option<BTreeMap<String, Matrix>>),
+        ("golden/ggml/pocket-6m.hashes.json", pocket),
+    ] {
+        let (Some(path), Some(matrices)) = (shared(facts), load("models")) else { return };
+        let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let (mut compared, mut wrong) = (0, Vec::new());
+        for (name, fact) in facts["tensors"].as_object().unwrap() {
+            let matrix = &matrices[name];
+            let bytes: Vec<u8> = matrix.0.iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!(hash(&bytes), fact["input_sha256"], "{name}: the input is another one");
+            let importance: Vec<f32> = (0..matrix.1).map(|i| (((i + 1) as f64).sin().abs() + 0.01) as f32).collect();
+            for ty in types() {
+                for (kind, importance) in [("plain", None), ("importance", Some(&importance[..]))] {
+                    let key = format!("{ty}.{kind}");
+                    let Some(expected) = fact.get(&key) else { continue };
+                    if hash(&quantized(ty, matrix, importance)) != *expected {
+                        wrong.push(format!("{name}: {key}"));
+                    }
+                    compared += 1;
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} of {compared} differ: {wrong:#?}", wrong.len());
+        assert!(compared > 200, "only {compared} compared");
+        println!("{compared} tensors compared");
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
+fn stories(models: &str) -> Option<BTreeMap<String, Matrix>> {
+    let gguf = Gguf::parse(std::fs::read(shared(&format!("{models}/stories260K.gguf"))?).unwrap(), &Limits::default())
+        .unwrap();
+    let matrices = gguf.tensors().iter().filter(|tensor| tensor.ggml_type() == GgmlType::F32).map(|tensor| {
+        let values: Vec<f32> = gguf.data(tensor).as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        (tensor.name().to_string(), (values, tensor.row_len() as usize))
+    });
+    Some(matrices.collect())
+}
+
+/// The model's matrices under the names and in the row order of GGUF: rotary pairs of a head side by side.
+fn pocket(models: &str) -> Option<BTreeMap<String, Matrix>> {
+    let file = std::fs::read(shared(&format!("{models}/pocket-6m/model.safetensors"))?).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let matrices = tensors.names().into_iter().map(|name| {
+        let (values, row_len) = floats(&tensors, name);
+        let stem = Path::new(name).with_extension("").display().to_string();
+        let (prefix, part) = match stem.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+            Some((layer, part)) => (format!("blk.{layer}."), part.to_string()),
+            None => (String::new(), stem.clone()),
+        };
+        let (part, heads) = match part.as_str() {
+            "model.embed_tokens" => ("token_embd", 0),
+            "lm_head" => ("output", 0),
+            "self_attn.q_proj" => ("attn_q", 4),
+            "self_attn.k_proj" => ("attn_k", 2),
+            "self_attn.v_proj" => ("attn_v", 0),
+            "self_attn.o_proj" => ("attn_output", 0),
+            "mlp.gate_proj" => ("ffn_gate", 0),
+            "mlp.up_proj" => ("ffn_up", 0),
+            "mlp.down_proj" => ("ffn_down", 0),
+            other => (other, 0),
+        };
+        let values = if heads == 0 { values } else { pair_rows(&values, row_len, heads) };
+        (format!("{prefix}{part}.weight"), (values, row_len))
+    });
+    Some(matrices.collect())
+}
+
+/// Rows of a head of `2 n` come in the order 0, n, 1, n + 1, …
+fn pair_rows(values: &[f32], row_len: usize, heads: usize) -> Vec<f32> {
+    let rows: Vec<&[f32]> = values.chunks(row_len).collect();
+    let head = rows.len() / heads;
+    let order = (0..rows.len()).map(|row| {
+        let (first, within) = (row / head * head, row % head);
+        first + within % 2 * (head / 2) + within / 2
+    });
+    order.flat_map(|row| rows[row].iter().copied()).collect()
+}
+
+#[test]
+fn cutting_a_tensor_between_rows_changes_nothing() {
+    let values: Vec<f32> = (0..3 * 512).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
+    let importance: Vec<f32> = (0..512).map(|i| (i % 7) as f32).collect();
+    for ty in types() {
+        for importance in [None, Some(&importance[..])] {
+            let whole = quantized(ty, &(values.clone(), 512), importance);
+            let parts: Vec<u8> =
+                values.chunks(512).flat_map(|row| quantized(ty, &(row.to_vec(), 512), importance)).collect();
+            assert!(whole == parts, "{ty}");
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_are_errors() {
+    let values = [1.0; 512];
+    // type, values, row length, importance, bytes
+    let cases: [(_, _, _, Option<usize>, _, _); 8] = [
+        (GgmlType::Q4_0, 64, 48, None, 36, "Q4_0: expected rows of a multiple of 32 values, found 48"),
+        (GgmlType::Q4_0, 64, 0, None, 36, "Q4_0: expected rows of a multiple of 32 values, found 0"),
+        (GgmlType::Q4_0, 96, 64, None, 54, "Q4_0: expected whole rows of 64 values, found 96"),
+        (GgmlType::Q4_0, 64, 64, Some(32), 36, "Q4_0: expected importance of 64 columns, found 32"),
+        (GgmlType::Q4_0, 64, 32, None, 35, "Q4_0: expected 36 bytes, found 35"),
+        (GgmlType::Q6_K, 512, 128, None, 420, "Q6_K: expected rows of a multiple of 256 values, found 128"),
+        (GgmlType::Q8_K, 256, 256, None, 292, "Q8_K: no quantize for this type"),
+        (GgmlType::from_id(77), 32, 32, None, 32, "type-77: no quantize for this type"),
+    ];
+    for (ty, n, row_len, weights, bytes, expected) in cases {
+        let importance = weights.map(|n| &values[..n]);
+        let error: Error = blocks::quantize(ty, &values[..n], row_len, importance, &mut vec![0; bytes]).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    for ty in types() {
+        blocks::quantize(ty, &[], 256, None, &mut []).unwrap();
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_are_errors() {
+    for ty in types() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut bytes = vec![0; ty.bytes_for(512).unwrap() as usize];
+            let mut values = vec![0.5; 512];
+            values[300] = bad;
+            let error = blocks::quantize(ty, &values, 512, None, &mut bytes).unwrap_err();
+            assert!(matches!(error, Error::NonFinite { index: 300, .. }), "{ty}: {error}");
+            let error = blocks::quantize(ty, &[0.5; 512], 512, Some(&values), &mut bytes).unwrap_err();
+            assert!(matches!(error, Error::NonFinite { index: 300, .. }), "{ty}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_half_precision_cannot_hold_is_an_error() {
+    for ty in types().filter(|&ty| ![GgmlType::F32, GgmlType::BF16].contains(&ty)) {
+        let mut bytes = vec![0; ty.bytes_for(512).unwrap() as usize];
+        let mut values = vec![0.5; 512];
+        values[256] = 1e12;
+        let error = blocks::quantize(ty, &values, 512, None, &mut bytes).unwrap_err();
+        assert!(matches!(error, Error::Overflow { index: 256, .. }), "{ty}: {error}");
+    }
+    let mut bytes = [0; 4];
+    blocks::quantize(GgmlType::F16, &[65519.0, -65504.0], 2, None, &mut bytes).unwrap();
+    let error = blocks::quantize(GgmlType::F16, &[1.0, -65520.0], 2, None, &mut bytes).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "F16: value 1 (-65520), or the scale of the block it starts, is beyond half precision"
+    );
+}
+
+/// What one code step may cost: the largest error, as a share of the block's largest magnitude, that any input can have. Generous:
+/// a scale of a super-block that a larger neighbour rounds to nothing loses its whole sub-block.
+fn error_bound(ty: GgmlType) -> f32 {
+    match ty {
+        GgmlType::F32 => 0.0,
+        GgmlType::F16 => 1e-3,
+        GgmlType::BF16 => 4e-3,
+        GgmlType::Q8_0 => 5e-3,
+        GgmlType::Q5_1 | GgmlType::Q5_0 => 0.08,
+        GgmlType::Q4_0 | GgmlType::Q4_1 => 0.15,
+        _ => 1.2,
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_finite_values_quantize(
+        ty in prop::sample::select(types().collect::<Vec<_>>()),
+        values in prop::collection::vec(any::<f32>().prop_filter("finite", |x| x.is_finite()), 512),
+        weights in prop::option::of(prop::collection::vec(0.0f32..1e30, 512)),
+    ) {
+        let mut bytes = vec![0; ty.bytes_for(512).unwrap() as usize];
+        match blocks::quantize(ty, &values, 512, weights.as_deref(), &mut bytes) {
+            Ok(()) | Err(Error::Overflow { .. }) => {}
+            Err(other) => panic!("{ty}: {other}"),
+        }
+    }
+
+    #[test]
+    fn the_error_is_bounded(
+        ty in prop::sample::select(types().collect::<Vec<_>>()),
+        values in prop::collection::vec(-1.0f32..1.0, 512),
+        exponent in 0i32..4,
+        shift in -1.0f32..1.0,
+    ) {
+        let values: Vec<f32> = values.iter().map(|x| (x + shift) * 10f32.powi(exponent)).collect();
+        let bytes = quantized(ty, &(values.clone(), 512), None);
+        let mut read = vec![0.0; 512];
+        blocks::dequantize(ty, &bytes, &mut read).unwrap();
+        let largest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        for (x, y) in values.iter().zip(&read) {
+            prop_assert!((x - y).abs() <= error_bound(ty) * largest + 1e-5, "{ty}: {x} became {y}, largest {largest}");
+        }
+    }
+}
