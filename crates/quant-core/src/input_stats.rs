@@ -198,6 +198,11 @@ impl InputStats {
         Ok(())
     }
 
+    /// The sums per column alone.
+    pub fn without_gram(self) -> Self {
+        Self { gram: None, ..self }
+    }
+
     /// Input features.
     pub fn columns(&self) -> usize {
         self.sum_squares.len()

@@ -1,1 +1,0 @@
-//! Calibration: one pass over a text gathers `InputStats` for every linear layer.
