@@ -24,6 +24,19 @@ const FACTS: &[(GgmlType, &str)] = &[
     (GgmlType::Q6_K, "ef93bfb718f642a9813daba841acf254f15fce2200ca832417f0f85bd896bd61"),
     (GgmlType::IQ4_NL, "e6cefd5f718971c9bf9f61b56df5b92e67e5f7d6fe2f0aeb8694c8aa44db7630"),
     (GgmlType::IQ4_XS, "304360929762c7d2189b552eee7b8554f23194c78200fe702864d51a4d6cf8c4"),
+    (GgmlType::IQ1_M, "2ea5528bd9f79537cbb0fbd5dbaa4b3de8029fb8ae3b7e1b9af9da33dfff8c49"),
+    (GgmlType::IQ1_S, "b61206d6bc25093e6a526fcc968e6d392d11d6f589eda0a33c14a5faefcb4b04"),
+    (GgmlType::IQ2_S, "228f89f918d01ee54a2a8fe741ffe39fea595397a2590132e5e8423a5e18af8b"),
+    (GgmlType::IQ2_XS, "63757c8510b4bdc1e8fc81243381423b8e3df0109f3bfca234b39f6b8f74618c"),
+    (GgmlType::IQ2_XXS, "1cf311898cac5eb87fa5ff90ebac4378aa659c818b9abd7c959998af78b21eba"),
+    (GgmlType::IQ3_S, "d66cb8c9e001a37292ca9eab4a6f60cf747733e55943652f0473488256c35c82"),
+    (GgmlType::IQ3_XXS, "6bd5a7f311a09957a332e1ad1d467b9ef4af3e0c59eb04aa1e982e1342984229"),
+    (GgmlType::MXFP4, "6c9a167ee8fd04a4841167bdc7c33c9e230d7cda18a7a0ed646b36da9c7232b2"),
+    (GgmlType::NVFP4, "00b46828eab70cff5e29f29fe28fe67b627fc722cf2db6c3b663f57d8ee8b744"),
+    (GgmlType::Q1_0, "c42e594458422cc08e5fef8bc3632ede4878b357474987b6de6be8845c5b30ae"),
+    (GgmlType::Q2_0, "92feb0948859a59b7e2137efe6af101fd8a044bd9dfbf71f1f6b7bef8f3fce34"),
+    (GgmlType::TQ1_0, "699335b6dd5936e74f9d211469c8a393387c1c7a9d5695f2e60c1872cb53014b"),
+    (GgmlType::TQ2_0, "e8c67be056e7bb0466b7faa1e7188411f35520337027c6155817c4d40a62d8a4"),
 ];
 
 /// The first `n` bytes of splitmix64's output, little-endian.

@@ -11,11 +11,26 @@ mod affine_search;
 mod descent_search;
 mod f16;
 mod grid_search;
+mod grids;
+mod iq1_grid;
+mod iq1_m;
+mod iq1_s;
+mod iq2_grids;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_grids;
+mod iq3_s;
+mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
 mod lanes;
+mod mxfp4;
+mod nvfp4;
 mod packing;
 mod plain;
+mod q1_0;
+mod q2_0;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -30,6 +45,8 @@ mod quantize;
 mod rounding;
 mod scale_search;
 mod symmetric_search;
+mod tq1_0;
+mod tq2_0;
 
 use crate::{Error, GgmlType, Result};
 
@@ -89,6 +106,19 @@ fn dequantizer(ty: GgmlType) -> Option<Dequantizer> {
         GgmlType::Q6_K => |src, dst| each_block(src, dst, q6_k::dequantize),
         GgmlType::IQ4_NL => |src, dst| each_block(src, dst, iq4_nl::dequantize),
         GgmlType::IQ4_XS => |src, dst| each_block(src, dst, iq4_xs::dequantize),
+        GgmlType::IQ1_M => |src, dst| each_block(src, dst, iq1_m::dequantize),
+        GgmlType::IQ1_S => |src, dst| each_block(src, dst, iq1_s::dequantize),
+        GgmlType::IQ2_S => |src, dst| each_block(src, dst, iq2_s::dequantize),
+        GgmlType::IQ2_XS => |src, dst| each_block(src, dst, iq2_xs::dequantize),
+        GgmlType::IQ2_XXS => |src, dst| each_block(src, dst, iq2_xxs::dequantize),
+        GgmlType::IQ3_S => |src, dst| each_block(src, dst, iq3_s::dequantize),
+        GgmlType::IQ3_XXS => |src, dst| each_block(src, dst, iq3_xxs::dequantize),
+        GgmlType::MXFP4 => |src, dst| each_block(src, dst, mxfp4::dequantize),
+        GgmlType::NVFP4 => |src, dst| each_block(src, dst, nvfp4::dequantize),
+        GgmlType::Q1_0 => |src, dst| each_block(src, dst, q1_0::dequantize),
+        GgmlType::Q2_0 => |src, dst| each_block(src, dst, q2_0::dequantize),
+        GgmlType::TQ1_0 => |src, dst| each_block(src, dst, tq1_0::dequantize),
+        GgmlType::TQ2_0 => |src, dst| each_block(src, dst, tq2_0::dequantize),
         _ => return None,
     })
 }
