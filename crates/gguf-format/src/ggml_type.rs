@@ -110,7 +110,7 @@ impl GgmlType {
     /// Bytes of `n` values; `None` if the type is unknown, `n` is not a multiple of the block length, or the product overflows.
     pub fn bytes_for(self, n: u64) -> Option<u64> {
         let layout = self.layout()?;
-        if n % u64::from(layout.block_len) != 0 {
+        if !n.is_multiple_of(layout.block_len.into()) {
             return None;
         }
         (n / u64::from(layout.block_len)).checked_mul(u64::from(layout.block_bytes))

@@ -47,7 +47,7 @@ pub(super) fn quantize(x: &[f32; 8 * LEN], lanes: &Lanes<8, LEN>, w: &Lanes<8, L
 pub(super) fn index(x: f32) -> u8 {
     let mut index = 0;
     for k in 0..15 {
-        index += u8::from(!(x < midpoint(k)));
+        index += 1 - u8::from(x < midpoint(k));
     }
     index
 }

@@ -64,7 +64,7 @@ pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) -> Result<()> {
     let kernel = dequantizer(ty).ok_or(Error::NoCodec { ty, direction: "dequantize" })?;
     let layout = ty.layout().ok_or(Error::NoCodec { ty, direction: "dequantize" })?;
     let (len, bytes) = (layout.block_len as usize, layout.block_bytes as usize);
-    if src.len() % bytes != 0 {
+    if !src.len().is_multiple_of(bytes) {
         return Err(length(ty, format!("a multiple of {bytes} bytes"), src.len()));
     }
     // The product cannot overflow: a block has at most 4 values per byte more than memory holds bytes, checked all the same.

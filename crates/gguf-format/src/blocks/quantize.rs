@@ -22,10 +22,10 @@ pub fn quantize(ty: GgmlType, src: &[f32], row_len: usize, importance: Option<&[
         return Err(Error::NoCodec { ty, direction: "quantize" });
     };
     let (len, bytes) = (layout.block_len as usize, layout.block_bytes as usize);
-    if row_len == 0 || row_len % len != 0 {
+    if row_len == 0 || !row_len.is_multiple_of(len) {
         return Err(length(ty, format!("rows of a multiple of {len} values"), row_len));
     }
-    if src.len() % row_len != 0 {
+    if !src.len().is_multiple_of(row_len) {
         return Err(length(ty, format!("whole rows of {row_len} values"), src.len()));
     }
     if let Some(importance) = importance.filter(|importance| importance.len() != row_len) {
@@ -67,16 +67,19 @@ fn all_finite(values: &[f32]) -> Result<()> {
     Ok(())
 }
 
+/// Writes rows: values, row length, importance, bytes.
+type Rows = fn(&[f32], usize, Option<&[f32]>, &mut [u8]);
+
 /// How a type is written.
 struct Quantizer {
     /// Writes whole rows; the lengths are checked by the caller.
-    rows: fn(&[f32], usize, Option<&[f32]>, &mut [u8]),
+    rows: Rows,
     /// Where a block holds half-precision numbers, which overflow.
     halves: &'static [usize],
 }
 
 fn quantizer(ty: GgmlType) -> Option<Quantizer> {
-    let (rows, halves): (fn(&[f32], usize, Option<&[f32]>, &mut [u8]), &[usize]) = match ty {
+    let (rows, halves): (Rows, &[usize]) = match ty {
         GgmlType::F32 => (|x, _, _, out| each_block(x, out, plain::f32_to_bytes), &[]),
         GgmlType::F16 => (|x, _, _, out| each_block(x, out, plain::f16_to_bytes), &[0]),
         GgmlType::BF16 => (|x, _, _, out| each_block(x, out, plain::bf16_to_bytes), &[]),
