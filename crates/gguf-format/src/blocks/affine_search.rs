@@ -5,7 +5,7 @@
 //! the following candidates start from (`make_qkx2_quants` and `make_qkx3_quants` in ggml-quants.c, which differ only in the
 //! candidates asked for).
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, build, each};
 use super::rounding::{clamp, nearest_int, round_small};
 
 /// Which candidates to try: inverse scales `(first + step k + nmax) / (max - min)`, `k = 0..=steps`.
@@ -30,7 +30,7 @@ impl<const W: usize> Affine<W> {
     #[inline(always)]
     pub(super) fn codes<const N: usize>(&self, j: usize, x: &[f32; N]) -> [u8; N] {
         let Rounding { inverse, base, nmax } = self.rounding;
-        x.map(|x| nearest_int(inverse[j] * (x - base[j])).clamp(0, nmax as i32) as u8)
+        each(x, |x| nearest_int(inverse[j] * (x - base[j])).clamp(0, nmax as i32) as u8)
     }
 }
 
@@ -64,16 +64,16 @@ pub(super) fn affine_search<const ABSOLUTE: bool, const W: usize, const N: usize
             sum_x[j] += w[j] * x[j];
         }
     }
-    let mut min = low.map(|low| if low > 0.0 { 0.0 } else { low });
-    let constant: [bool; W] = std::array::from_fn(|j| high[j] <= min[j]);
+    let mut min = each(&low, |low| if low > 0.0 { 0.0 } else { low });
+    let constant: [bool; W] = build(|j| high[j] <= min[j]);
     // What a sub-block of equal values has instead of an infinite inverse scale; its determinants are 0, it stays as it is.
     let inverse_of = |numerator: f32, min: &[f32; W]| -> [f32; W] {
-        std::array::from_fn(|j| if constant[j] { 0.0 } else { numerator / (high[j] - min[j]) })
+        build(|j| if constant[j] { 0.0 } else { numerator / (high[j] - min[j]) })
     };
 
     let mut codes = [[0.0; W]; N];
     let mut best = Rounding { inverse: inverse_of(nmax, &min), base: min, nmax };
-    let mut scale: [f32; W] = std::array::from_fn(|j| if constant[j] { 0.0 } else { 1.0 / best.inverse[j] });
+    let mut scale: [f32; W] = build(|j| if constant[j] { 0.0 } else { 1.0 / best.inverse[j] });
     fit(x, w, &best, &low, &high, &mut codes);
     let mut best_error = error::<ABSOLUTE, W, N>(x, w, &codes, &scale, &min);
 
@@ -100,7 +100,7 @@ pub(super) fn affine_search<const ABSOLUTE: bool, const W: usize, const N: usize
             min[j] = if better { this_min[j] } else { min[j] };
         }
     }
-    Affine { scale, min: min.map(|min| -min), rounding: best }
+    Affine { scale, min: each(&min, |min| -min), rounding: best }
 }
 
 /// Rounds the values to codes and returns the sums of `w l`, `w l l` and `w l x` over them.

@@ -4,7 +4,7 @@
 //! nearest to it under the least squares scale of all the others, if that explains more of the square sum, weighted by the
 //! squares of the values (`make_q3_quants` in ggml-quants.c).
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, build};
 use super::rounding::{clamp, nearest_int, round_small};
 use super::symmetric_search::extremes;
 
@@ -24,7 +24,7 @@ impl<const W: usize, const N: usize> Descent<W, N> {
         if self.zero[j] {
             return [0; N];
         }
-        std::array::from_fn(|l| (self.codes[l][j] + self.nmax) as u8)
+        build(|l| (self.codes[l][j] + self.nmax) as u8)
     }
 }
 
@@ -32,7 +32,7 @@ impl<const W: usize, const N: usize> Descent<W, N> {
 #[inline(always)]
 pub(super) fn descent_search<const W: usize, const N: usize>(nmax: f32, x: &Lanes<W, N>) -> Descent<W, N> {
     let (max, zero) = extremes(x);
-    let inverse: [f32; W] = std::array::from_fn(|j| if zero[j] { 0.0 } else { -nmax / max[j] });
+    let inverse: [f32; W] = build(|j| if zero[j] { 0.0 } else { -nmax / max[j] });
     let mut codes = [[0.0; W]; N];
     let (mut sum_lx, mut sum_l2) = ([0.0; W], [0.0; W]);
     for (x, codes) in x.iter().zip(&mut codes) {
@@ -70,6 +70,6 @@ pub(super) fn descent_search<const W: usize, const N: usize>(nmax: f32, x: &Lane
             break;
         }
     }
-    let scale = std::array::from_fn(|j| if sum_l2[j] > 0.0 && !zero[j] { sum_lx[j] / sum_l2[j] } else { 0.0 });
+    let scale = build(|j| if sum_l2[j] > 0.0 && !zero[j] { sum_lx[j] / sum_l2[j] } else { 0.0 });
     Descent { scale, codes, zero, nmax }
 }

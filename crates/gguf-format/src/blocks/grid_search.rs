@@ -5,7 +5,7 @@
 //! (`quantize_row_iq4_nl_impl` in ggml-quants.c).
 
 use super::iq4_nl::{VALUES, nearest};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, each};
 use super::symmetric_search::extremes;
 
 /// The scales of `W` sub-blocks of `N` values `x` with weights `w`.
@@ -13,14 +13,14 @@ use super::symmetric_search::extremes;
 pub(super) fn grid_search<const W: usize, const N: usize>(x: &Lanes<W, N>, w: &Lanes<W, N>) -> [f32; W] {
     let first = f32::from(VALUES[0]);
     let (max, zero) = extremes(x);
-    let (sum_qx, sum_q2) = sums(x, w, &max.map(|max| 1.0 / (-max / first)));
+    let (sum_qx, sum_q2) = sums(x, w, &each(&max, |max| 1.0 / (-max / first)));
     let (mut scale, mut best) = ([0.0; W], [0.0; W]);
     for j in 0..W {
         scale[j] = if sum_q2[j] > 0.0 { sum_qx[j] / sum_q2[j] } else { 0.0 };
         best[j] = scale[j] * sum_qx[j];
     }
     for step in -7i8..=7 {
-        let (sum_qx, sum_q2) = sums(x, w, &max.map(|max| (f32::from(step) + first) / max));
+        let (sum_qx, sum_q2) = sums(x, w, &each(&max, |max| (f32::from(step) + first) / max));
         for j in 0..W {
             let better = (sum_q2[j] > 0.0) & (sum_qx[j] * sum_qx[j] > best[j] * sum_q2[j]);
             let this_scale = sum_qx[j] / sum_q2[j];

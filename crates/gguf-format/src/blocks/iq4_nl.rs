@@ -6,7 +6,7 @@
 //! ```
 
 use super::grid_search::grid_search;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, each};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_0::pack;
 
@@ -38,7 +38,7 @@ pub(super) fn quantize(x: &[f32; 8 * LEN], lanes: &Lanes<8, LEN>, w: &Lanes<8, L
     for (j, (x, block)) in x.as_chunks::<LEN>().0.iter().zip(blocks).enumerate() {
         write_scale::<0, BYTES>(block, scales[j]);
         let inverse = if scales[j] != 0.0 { 1.0 / scales[j] } else { 0.0 };
-        pack(&x.map(|x| index(inverse * x)), field_mut::<2, 16, BYTES>(block));
+        pack(&each(x, |x| index(inverse * x)), field_mut::<2, 16, BYTES>(block));
     }
 }
 

@@ -10,7 +10,7 @@
 
 use super::grid_search::grid_search;
 use super::iq4_nl::{expand, index};
-use super::lanes::{Lanes, sum_of_squares, transpose, zip};
+use super::lanes::{Lanes, each, sum_of_squares, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_0::pack;
 use super::rounding::nearest_int;
@@ -40,7 +40,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
             let sigma2 = sum_of_squares(x) * (2.0 / 256.0);
             zip(&lanes, &transpose(importance), |x, importance| importance * (sigma2 + x * x).sqrt())
         }
-        None => lanes.map(|x| x.map(|x| x * x)),
+        None => zip(&lanes, &lanes, |x, _| x * x),
     };
     let scales = grid_search(&lanes, &w);
     let (mut amax, mut max) = (0.0, 0.0);
@@ -60,7 +60,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         let l = nearest_int(inverse * scales[j]).clamp(-32, 31);
         let scale = d * l as f32;
         let inverse = if scale != 0.0 { 1.0 / scale } else { 0.0 };
-        pack(&x.map(|x| index(inverse * x)), qs);
+        pack(&each(x, |x| index(inverse * x)), qs);
         let l = (l + 32) as u8;
         low[j / 2] |= (l & 15) << (4 * (j % 2));
         high |= u16::from(l >> 4) << (2 * j);

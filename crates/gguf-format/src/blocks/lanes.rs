@@ -64,3 +64,19 @@ pub(super) fn zip<const W: usize, const N: usize>(
 pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, &x| sum + x * x)
 }
+
+/// `f` of each element. As `[T; N]::map`, which is not always inlined when the array is long.
+#[inline(always)]
+pub(super) fn each<A: Copy, B: Copy + Default, const N: usize>(x: &[A; N], f: impl Fn(A) -> B) -> [B; N] {
+    build(|i| f(x[i]))
+}
+
+/// `f` of each index. As [`std::array::from_fn`], which is not always inlined when the array is long.
+#[inline(always)]
+pub(super) fn build<B: Copy + Default, const N: usize>(f: impl Fn(usize) -> B) -> [B; N] {
+    let mut out = [B::default(); N];
+    for i in 0..N {
+        out[i] = f(i);
+    }
+    out
+}

@@ -8,7 +8,7 @@
 //! ```
 
 use super::affine_search::{Candidates, affine_search};
-use super::lanes::{Lanes, sum_of_squares, sums, transpose, zip};
+use super::lanes::{Lanes, build, each, sum_of_squares, sums, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::nearest_int;
 use super::scale_search::scale_search;
@@ -51,7 +51,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         let found = match importance {
             None => {
                 let candidates = Candidates { nmax: 3.0, first: -0.5, step: 0.1, steps: 15 };
-                affine_search::<true, 8, 16>(&lanes, &lanes.map(|x| x.map(f32::abs)), &candidates)
+                affine_search::<true, 8, 16>(&lanes, &zip(&lanes, &lanes, |x, _| x.abs()), &candidates)
             }
             Some(importance) => {
                 let importance = transpose(&importance[128 * half..][..128]);
@@ -75,12 +75,12 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         let (low, high);
         (d, low) = scale_search(15, &scales, &weights);
         (dmin, high) = scale_search(15, &mins, &weights);
-        *packed = std::array::from_fn(|j| low[j] | high[j] << 4);
+        *packed = build(|j| low[j] | high[j] << 4);
     } else {
         let (low, high);
         (d, low) = divide_by_largest(&scales);
         (dmin, high) = divide_by_largest(&mins);
-        *packed = std::array::from_fn(|j| low[j] | high[j] << 4);
+        *packed = build(|j| low[j] | high[j] << 4);
     }
     let packed = *packed;
     write_scale::<80, BYTES>(block, d);
@@ -92,7 +92,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         let d = d * f32::from(packed[j] & 15);
         if d != 0.0 {
             let min = dmin * f32::from(packed[j] >> 4);
-            *codes = x.map(|x| nearest_int((x + min) / d).clamp(0, 3) as u8);
+            *codes = each(x, |x| nearest_int((x + min) / d).clamp(0, 3) as u8);
         }
     }
     pack(&codes, field_mut::<16, 64, BYTES>(block));
@@ -104,7 +104,7 @@ fn divide_by_largest(x: &[f32; 16]) -> (f32, [u8; 16]) {
     let max = x.iter().fold(0.0, |max, &x| if x > max { x } else { max });
     if max > 0.0 {
         let inverse = 15.0 / max;
-        (max / 15.0, x.map(|x| nearest_int(inverse * x) as u8))
+        (max / 15.0, each(x, |x| nearest_int(inverse * x) as u8))
     } else {
         (0.0, [0; 16])
     }

@@ -9,7 +9,7 @@
 //! ```
 
 use super::descent_search::descent_search;
-use super::lanes::{Lanes, sum_of_squares, sums, transpose, zip};
+use super::lanes::{Lanes, each, sum_of_squares, sums, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q2_k::{codes_at, pack};
 use super::rounding::nearest_int;
@@ -70,7 +70,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
                 *codes = found.codes(j, x);
             }
             // The scales as one sub-block of one lane, weighted by their sub-blocks' weight.
-            let (one, weights) = (found.scale.map(|scale| [scale]), sums(&w).map(|sum| [sum]));
+            let (one, weights) = (each(&found.scale, |scale| [scale]), each(&sums(&w), |sum| [sum]));
             let outer = symmetric_search(32.0, &one, &weights);
             (d, scales) = (outer.scale[0], outer.codes(0, &found.scale));
         }
@@ -83,7 +83,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
     for (j, (codes, x)) in codes.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks::<16>().0).enumerate() {
         let d = d * (i32::from(scales[j]) - 32) as f32;
         if d != 0.0 {
-            *codes = x.map(|x| (nearest_int(x / d).clamp(-4, 3) + 4) as u8);
+            *codes = each(x, |x| (nearest_int(x / d).clamp(-4, 3) + 4) as u8);
         }
     }
     let hmask = field_mut::<0, 32, BYTES>(block);
@@ -93,7 +93,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
             *h |= (code >> 2) << i;
         }
     }
-    pack(&codes.map(|code| code & 3), field_mut::<32, 64, BYTES>(block));
+    pack(&each(&codes, |code| code & 3), field_mut::<32, 64, BYTES>(block));
 }
 
 /// 6-bit codes around 32 of the sub-blocks' scales, and their scale: the one of largest magnitude gets 0, that is -32.
@@ -110,7 +110,7 @@ fn divide_by_largest(x: &[f32; 16]) -> (f32, [u8; 16]) {
         return (0.0, [0; 16]);
     }
     let inverse = -32.0 / max;
-    (1.0 / inverse, x.map(|x| ((nearest_int(inverse * x) as i8).clamp(-32, 31) + 32) as u8))
+    (1.0 / inverse, each(x, |x| ((nearest_int(inverse * x) as i8).clamp(-32, 31) + 32) as u8))
 }
 
 #[inline(always)]

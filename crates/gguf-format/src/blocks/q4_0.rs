@@ -5,7 +5,7 @@
 //!       2..18  qs: byte j holds code j in its low nibble and code j + 16 in its high nibble
 //! ```
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, each};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::truncate;
 use super::symmetric_search::symmetric_search;
@@ -29,7 +29,7 @@ pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     let d = signed_extreme(x) / -8.0;
     let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
     write_scale::<0, BYTES>(block, d);
-    let codes = x.map(|x| (truncate(x * inverse + 8.5) as i8).min(15) as u8);
+    let codes = each(x, |x| (truncate(x * inverse + 8.5) as i8).min(15) as u8);
     pack(&codes, field_mut::<2, 16, BYTES>(block));
 }
 

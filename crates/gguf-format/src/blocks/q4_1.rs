@@ -7,7 +7,7 @@
 //! ```
 
 use super::affine_search::{Candidates, affine_search};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, each};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_0::pack;
 use super::rounding::truncate;
@@ -34,7 +34,7 @@ pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
     write_scale::<0, BYTES>(block, d);
     write_scale::<2, BYTES>(block, min);
-    let codes = x.map(|x| (truncate((x - min) * inverse + 0.5) as i8).min(15) as u8);
+    let codes = each(x, |x| (truncate((x - min) * inverse + 0.5) as i8).min(15) as u8);
     pack(&codes, field_mut::<4, 16, BYTES>(block));
 }
 

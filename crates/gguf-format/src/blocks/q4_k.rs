@@ -12,7 +12,7 @@
 //! ```
 
 use super::affine_search::{Affine, Candidates, affine_search};
-use super::lanes::{Lanes, sum_of_squares, sums, sums_of_squares, transpose, zip};
+use super::lanes::{Lanes, each, sum_of_squares, sums, sums_of_squares, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::nearest_int;
 use super::scale_search::scale_search;
@@ -85,8 +85,16 @@ pub(super) fn find_scales(x: &[f32; LEN], importance: Option<&[f32; LEN]>, candi
     let lanes: Lanes<8, 32> = transpose(x);
     match importance {
         None => {
-            let root_mean_square = sums_of_squares(&lanes).map(|sum| (sum / 32.0).sqrt());
-            let w = lanes.map(|x| std::array::from_fn(|j| root_mean_square[j] + x[j].abs()));
+            let root_mean_square = each(&sums_of_squares(&lanes), |sum| (sum / 32.0).sqrt());
+            let w = {
+                let mut w = lanes;
+                for w in &mut w {
+                    for j in 0..8 {
+                        w[j] = root_mean_square[j] + w[j].abs();
+                    }
+                }
+                w
+            };
             let search = affine_search::<false, 8, 32>(&lanes, &w, candidates);
             let (d, scales) = divide_by_largest(&search.scale);
             let (dmin, mins) = divide_by_largest(&search.min);
@@ -109,7 +117,7 @@ pub(super) fn find_scales(x: &[f32; LEN], importance: Option<&[f32; LEN]>, candi
 fn divide_by_largest(x: &[f32; 8]) -> (f32, [u8; 8]) {
     let max = x.iter().fold(0.0, |max, &x| if x > max { x } else { max });
     let inverse = if max > 0.0 { 63.0 / max } else { 0.0 };
-    (max / 63.0, x.map(|x| (nearest_int(inverse * x) as u8).min(63)))
+    (max / 63.0, each(x, |x| (nearest_int(inverse * x) as u8).min(63)))
 }
 
 /// The codes for the scales as they can be read back, 0..=`nmax`; where a sub-block's scale is zero, those of the search.
@@ -128,7 +136,7 @@ pub(super) fn codes(
         let d = d * f32::from(scales[j]);
         *codes = if d != 0.0 {
             let min = dmin * f32::from(mins[j]);
-            x.map(|x| nearest_int((x + min) / d).clamp(0, nmax) as u8)
+            each(x, |x| nearest_int((x + min) / d).clamp(0, nmax) as u8)
         } else {
             search.codes(j, x)
         };

@@ -6,7 +6,7 @@
 //!       6..22  qs: byte j holds the low bits of code j in its low nibble and of code j + 16 in its high nibble
 //! ```
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, each};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_0::signed_extreme;
 use super::rounding::truncate;
@@ -41,7 +41,7 @@ pub(super) fn codes(qh: &[u8; 4], qs: &[u8; 16]) -> [u8; 32] {
 pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     let d = signed_extreme(x) / -16.0;
     let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-    let codes = x.map(|x| (truncate(x * inverse + 16.5) as i8).min(31) as u8);
+    let codes = each(x, |x| (truncate(x * inverse + 16.5) as i8).min(31) as u8);
     write(d, &codes, block);
 }
 

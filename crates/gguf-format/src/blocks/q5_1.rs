@@ -8,7 +8,7 @@
 //! ```
 
 use super::affine_search::{Candidates, affine_search};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, each};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_1::extremes;
 use super::q5_0;
@@ -33,7 +33,7 @@ pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     let (min, max) = extremes(x);
     let d = (max - min) / 31.0;
     let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-    let codes = x.map(|x| truncate((x - min) * inverse + 0.5) as u8);
+    let codes = each(x, |x| truncate((x - min) * inverse + 0.5) as u8);
     write(d, min, &codes, block);
 }
 

@@ -9,6 +9,7 @@
 //! ```
 
 use super::affine_search::Candidates;
+use super::lanes::each;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_k::{Found, codes, find_scales, pack_scales, unpack_scales};
 
@@ -41,7 +42,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         Some(_) => Candidates { nmax: 31.0, first: -0.9, step: 0.05, steps: 36 },
     };
     let Found { d, dmin, scales, mins, search } = find_scales(x, importance, &candidates);
-    let (scales, mins) = (scales.map(|scale| scale.min(63)), mins.map(|min| min.min(63)));
+    let (scales, mins) = (each(&scales, |scale| scale.min(63)), each(&mins, |min| min.min(63)));
     write_scale::<0, BYTES>(block, d);
     write_scale::<2, BYTES>(block, dmin);
     *field_mut::<4, 12, BYTES>(block) = pack_scales(&scales, &mins);

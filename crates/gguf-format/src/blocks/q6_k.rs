@@ -7,7 +7,7 @@
 //!      208..210  d, binary16
 //! ```
 
-use super::lanes::{Lanes, transpose};
+use super::lanes::{Lanes, each, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::nearest_int;
 use super::symmetric_search::{ZERO, symmetric_search};
@@ -45,7 +45,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         let lanes: Lanes<8, 16> = transpose(values);
         let w = match importance {
             Some(importance) => transpose(&importance[128 * half..][..128]),
-            None => lanes.map(|x| x.map(|x| x * x)),
+            None => zip(&lanes, &lanes, |x, _| x * x),
         };
         let found = symmetric_search(32.0, &lanes, &w);
         scales[8 * half..][..8].copy_from_slice(&found.scale);
@@ -65,16 +65,16 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         return;
     }
     let inverse = -128.0 / max;
-    let scales = scales.map(|scale| nearest_int(inverse * scale).min(127) as i8);
+    let scales = each(&scales, |scale| nearest_int(inverse * scale).min(127) as i8);
     write_scale::<208, BYTES>(block, 1.0 / inverse);
-    *field_mut::<192, 16, BYTES>(block) = scales.map(|scale| scale as u8);
+    *field_mut::<192, 16, BYTES>(block) = each(&scales, |scale| scale as u8);
 
     // The codes again, for the scales as they can be read back.
     let d = scale::<208, BYTES>(block);
     for (j, (codes, x)) in codes.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks::<16>().0).enumerate() {
         let d = d * f32::from(scales[j]);
         if d != 0.0 {
-            *codes = x.map(|x| (nearest_int(x / d).clamp(-32, 31) + 32) as u8);
+            *codes = each(x, |x| (nearest_int(x / d).clamp(-32, 31) + 32) as u8);
         }
     }
     let codes = codes.as_chunks::<128>().0;

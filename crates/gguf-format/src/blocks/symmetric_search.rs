@@ -4,7 +4,7 @@
 //! larger range. Each rounds the values to codes; the one whose least squares scale explains most of the weighted square sum
 //! stays (`make_qx_quants` in ggml-quants.c with its error type 1).
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, each};
 use super::rounding::{clamp, round_small};
 
 /// Below this magnitude a sub-block counts as zero (`GROUP_MAX_EPS`).
@@ -26,7 +26,7 @@ impl<const W: usize> Symmetric<W> {
         if self.zero[j] {
             return [0; N];
         }
-        x.map(|x| (self.nmax + round_small(clamp(self.inverse[j] * x, -self.nmax, self.nmax - 1.0))) as u8)
+        each(x, |x| (self.nmax + round_small(clamp(self.inverse[j] * x, -self.nmax, self.nmax - 1.0))) as u8)
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn extremes<const W: usize, const N: usize>(x: &Lanes<W, N>) -> ([f32
             amax[j] = if larger { x[j].abs() } else { amax[j] };
         }
     }
-    (max, amax.map(|amax| amax < ZERO))
+    (max, each(&amax, |amax| amax < ZERO))
 }
 
 /// Searches `W` sub-blocks of `N` values `x` with weights `w`.
