@@ -196,6 +196,42 @@ fn wrong_arguments_are_errors() {
     }
 }
 
+/// SHA-256 of what ggml writes for the 128 x 1024 values and weights of [`sparse_importance`].
+const SPARSE: &[(GgmlType, &str)] = &[
+    (GgmlType::Q4_0, "c16382dd1f405b31e6a05ed48456fb595cdf2900c8ad9ff969e61d2fc80b46ff"),
+    (GgmlType::Q4_1, "7c0ea6dee86b4dcddd839667549a3b9b22d61e0807c22077d37a3402171d5c8f"),
+    (GgmlType::Q5_0, "f65269101a56c18a742618edb40da1186921233b67661487eb84184ab743aca4"),
+    (GgmlType::Q5_1, "ece555f93b287f49d397c5b84e27052ae09e08f156260732788d7da2defa6d41"),
+    (GgmlType::Q2_K, "230e1f5a9a7bf113790c0f9af445632f27081e9f4987114ced5501436e2e959c"),
+    (GgmlType::Q3_K, "b7a723dd8515381ccefacc9ed8f9284f1894317535dbbb926cf28865f9508e13"),
+    (GgmlType::Q4_K, "2db43a1fb1114146e1d4f99d6323ec82b39c6bb02908f537b8bcd2e38780e1f0"),
+    (GgmlType::Q5_K, "bbb433bbb5b47e829c2a306f7a80363f2f38921a10bd000e36dc261edc436131"),
+    (GgmlType::Q6_K, "f6030e3f41ef0f1951a1a5205e7291939a42288a5fffd3b6f4a9aaf07161194b"),
+    (GgmlType::IQ4_NL, "e27231cc618fb7d971158d8cdd23a610b402f5b83caece34a288753fc6cdd2e9"),
+    (GgmlType::IQ4_XS, "018e751abba6512e5346ab1659d1f746edb188c530beea81c28fa61b4a6164d2"),
+];
+
+/// Two of three weights are zero, the values have a wide range: fits with negative scales occur, and scales that round to nothing.
+#[test]
+fn sparse_importance() {
+    let values = splitmix64(1).map(|z| (z >> 40) as f32 / 8_388_608.0 - 1.0).map(|u| u * u * u * u * u * 64.0);
+    let weights = splitmix64(2).map(|z| if z % 10 < 3 { (z >> 40) as f32 / 16_777_216.0 } else { 0.0 });
+    let values = (values.take(128 * 1024).collect(), 1024);
+    let weights: Vec<f32> = weights.take(1024).collect();
+    for &(ty, expected) in SPARSE {
+        assert_eq!(format!("{:x}", Sha256::digest(quantized(ty, &values, Some(&weights)))), expected, "{ty}");
+    }
+}
+
+fn splitmix64(mut state: u64) -> impl Iterator<Item = u64> {
+    std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
 #[test]
 fn values_that_are_not_finite_are_errors() {
     for ty in types() {
@@ -213,7 +249,9 @@ fn values_that_are_not_finite_are_errors() {
 
 #[test]
 fn what_half_precision_cannot_hold_is_an_error() {
-    for ty in types().filter(|&ty| ![GgmlType::F32, GgmlType::BF16].contains(&ty)) {
+    // The scales of the 4-bit floats are not half precision: MXFP4 has every power of two, NVFP4 cuts off.
+    let others = [GgmlType::F32, GgmlType::BF16, GgmlType::MXFP4, GgmlType::NVFP4];
+    for ty in types().filter(|ty| !others.contains(ty)) {
         let mut bytes = vec![0; ty.bytes_for(512).unwrap() as usize];
         let mut values = vec![0.5; 512];
         values[256] = 1e12;

@@ -5,8 +5,8 @@
 //!       4..36  qs, 8 bytes a sub-block: byte j holds value j in its low nibble and value j + 8 in its high nibble
 //! ```
 
-use super::mxfp4::DOUBLED;
-use super::packing::field;
+use super::mxfp4::{DOUBLED, nearest_code};
+use super::packing::{field, field_mut};
 
 pub(super) const LEN: usize = 64;
 pub(super) const BYTES: usize = 4 + 32;
@@ -37,4 +37,38 @@ pub(super) fn half_scale(bits: u8) -> f32 {
     } else {
         (1.0 + mantissa / 8.0) * f32::from_bits((exponent + 127 - 8) << 23)
     }
+}
+
+/// The scale puts the largest magnitude at the last code, 6 (`quantize_row_nvfp4_ref`); beyond 2688 values are cut off. There are no
+/// weights.
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
+    let mut scales = [0; 4];
+    for (i, (x, qs)) in
+        x.as_chunks::<16>().0.iter().zip(field_mut::<4, 32, BYTES>(block).as_chunks_mut::<8>().0).enumerate()
+    {
+        let amax = x.iter().fold(0.0f32, |amax, x| if x.abs() > amax { x.abs() } else { amax });
+        scales[i] = scale_bits(amax / 6.0);
+        let d = half_scale(scales[i]);
+        for j in 0..8 {
+            qs[j] = nearest_code(x[j], d) | nearest_code(x[j + 8], d) << 4;
+        }
+    }
+    *field_mut::<0, 4, BYTES>(block) = scales;
+}
+
+/// The bits of the scale for `x`, rounded to nearest, ties upward; from 248 on 448 (`ggml_fp32_to_ue4m3`).
+#[inline(always)]
+fn scale_bits(x: f32) -> u8 {
+    let x = if x > 448.0 { 448.0 } else { x };
+    let bits = x.to_bits();
+    let exponent = (bits >> 23) as i32 - 127 + 7;
+    if exponent <= 0 {
+        // Subnormal; what rounds up to the smallest normal scale stays below it, as in ggml.
+        return ((x * 512.0 + 0.5) as u8).min(7);
+    }
+    // One bit more than the mantissa has, then up where it is set; a carry reaches the exponent. The largest exponent has only its
+    // largest value, 448, as in ggml: 0x7f is NaN.
+    let rounded = ((exponent as u32) << 3 | bits >> 20 & 7) + (bits >> 19 & 1);
+    if rounded < 0x78 { rounded as u8 } else { 0x7e }
 }

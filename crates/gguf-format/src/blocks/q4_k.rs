@@ -60,6 +60,8 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
     write_scale::<0, BYTES>(block, d);
     write_scale::<2, BYTES>(block, dmin);
     *field_mut::<4, 12, BYTES>(block) = pack_scales(&scales, &mins);
+    // As they can be read back: a scale above 63 is not what it was.
+    let (scales, mins) = unpack_scales(field::<4, 12, BYTES>(block));
     let (d, dmin) = (scale::<0, BYTES>(block), scale::<2, BYTES>(block));
     let codes = codes(x, d, dmin, &scales, &mins, &search, 15);
     for (codes, qs) in codes.as_chunks::<64>().0.iter().zip(field_mut::<16, 128, BYTES>(block).as_chunks_mut::<32>().0)

@@ -2,14 +2,17 @@
 
 use super::rows::{each_block, each_eight, each_super, each_weighted};
 use super::simd::versions;
-use super::{iq4_nl, iq4_xs, length, plain, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+use super::{
+    iq4_nl, iq4_xs, length, mxfp4, nvfp4, plain, q1_0, q2_0, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k,
+    q8_0, tq1_0, tq2_0,
+};
 use crate::{Error, GgmlType, Result};
 
 /// Quantizes rows of `row_len` values to `ty`, as ggml's `ggml_quantize_chunk` does, byte for byte.
 ///
 /// `src` holds whole rows, row-major; `dst` exactly their bytes. `importance`, if given, holds one weight per column (`row_len`), not
-/// negative: what an error in that column costs, for instance the mean square of the layer's input. F32, F16, BF16 and Q8_0 have
-/// no use for it and ignore it.
+/// negative: what an error in that column costs, for instance the mean square of the layer's input. F32, F16, BF16, Q8_0, the
+/// ternary and binary types and the 4-bit floats have no use for it and ignore it.
 ///
 /// The result depends on nothing but the arguments; rows do not influence each other, so a tensor may be cut between rows.
 ///
@@ -137,6 +140,12 @@ fn quantizer(ty: GgmlType) -> Option<Quantizer> {
         GgmlType::IQ4_XS => {
             (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq4_xs::quantize)), &[0])
         }
+        GgmlType::TQ1_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, tq1_0::quantize)), &[52]),
+        GgmlType::TQ2_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, tq2_0::quantize)), &[64]),
+        GgmlType::MXFP4 => (versions!(|x, _len, _importance, out| each_block!(x, out, mxfp4::quantize)), &[]),
+        GgmlType::NVFP4 => (versions!(|x, _len, _importance, out| each_block!(x, out, nvfp4::quantize)), &[]),
+        GgmlType::Q1_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, q1_0::quantize)), &[0]),
+        GgmlType::Q2_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, q2_0::quantize)), &[0]),
         _ => return None,
     };
     Some(Quantizer { rows, halves })

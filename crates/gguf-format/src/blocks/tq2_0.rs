@@ -5,7 +5,9 @@
 //!      64..66  d, binary16
 //! ```
 
-use super::packing::{field, scale};
+use super::packing::{field, field_mut, scale, write_scale};
+use super::q2_k::pack;
+use super::tq1_0;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 64 + 2;
@@ -21,4 +23,12 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
             }
         }
     }
+}
+
+/// Rounds to the multiple of the largest magnitude (`quantize_row_tq2_0_ref`). There are no weights.
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
+    let (d, codes) = tq1_0::codes(x);
+    pack(&codes, field_mut::<0, 64, BYTES>(block));
+    write_scale::<64, BYTES>(block, d);
 }
