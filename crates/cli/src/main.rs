@@ -2,6 +2,10 @@
 
 mod commands;
 mod error;
+mod input;
+mod peak_memory;
+mod progress;
+mod table;
 
 use clap::Parser;
 use std::process::ExitCode;

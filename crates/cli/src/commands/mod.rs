@@ -1,13 +1,25 @@
 //! One file per command.
 
+mod bench;
+mod calibrate;
+mod perplexity;
+
 use crate::error::CliResult;
 
 /// The commands.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Command {}
+pub(crate) enum Command {
+    Calibrate(calibrate::Args),
+    Perplexity(perplexity::Args),
+    Bench(bench::Args),
+}
 
 impl Command {
     pub(crate) fn run(self) -> CliResult {
-        match self {}
+        match self {
+            Self::Calibrate(args) => args.run(),
+            Self::Perplexity(args) => args.run(),
+            Self::Bench(args) => args.run(),
+        }
     }
 }

@@ -11,6 +11,7 @@ mod percentile;
 mod perplexity;
 mod plan;
 mod row_scores;
+mod speed;
 
 pub use divergence::{DivergenceReport, KlSummary};
 pub use logit_source::{LogitSource, Logits, MemoryLogits, ModelLogits};
@@ -18,3 +19,4 @@ pub use logits_file::{LogitsFile, LogitsWriter};
 pub use percentile::percentile;
 pub use perplexity::{EvalProgress, EvalReport, evaluate};
 pub use plan::{EvalPlan, EvalSequence};
+pub use speed::{SpeedOptions, SpeedResult, measure_speed};

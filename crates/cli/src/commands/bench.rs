@@ -1,0 +1,74 @@
+//! `quant bench`: prompt and decode speed.
+
+use crate::error::CliResult;
+use crate::peak_memory::peak_rss_bytes;
+use crate::{input, progress, table};
+use quant_runtime::eval::{SpeedOptions, measure_speed};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Measure prompt and decode speed.
+///
+/// Tokenization and sampling are not part of the time. Each test runs once before it is measured. Tokens per second are medians.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// GGUF file, or directory with safetensors.
+    model: PathBuf,
+    /// Tokens of the prompt, read in one pass; 0: no such test [default: 512, or what fits the model's context].
+    #[arg(short, long, value_name = "N")]
+    prompt: Option<usize>,
+    /// Tokens to generate, one by one; 0: no such test [default: 64, or what fits the model's context].
+    #[arg(short = 'n', long, value_name = "N")]
+    generate: Option<usize>,
+    /// Measurements of each test.
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    repetitions: usize,
+    /// Tokens that are in the cache already when a test starts.
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    depth: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> CliResult {
+        let model = input::load_model(&self.model)?;
+        let room = model.config().max_context.saturating_sub(self.depth);
+        let options = SpeedOptions {
+            prompt: self.prompt.unwrap_or(512.min(room)),
+            generate: self.generate.unwrap_or(64.min(room)),
+            repetitions: self.repetitions,
+            depth: self.depth,
+        };
+        let tests = [options.prompt, options.generate].iter().filter(|&&n| n > 0).count();
+        let bar = progress::bar("bench", tests.saturating_mul(self.repetitions.saturating_add(1)));
+        let results = measure_speed(&model, options, &mut |n| bar.set_position(n as u64))?;
+        bar.finish_and_clear();
+        let (threads, peak) = (rayon::current_num_threads(), peak_rss_bytes());
+        if self.json {
+            let results: Vec<_> = results
+                .iter()
+                .map(|r| {
+                    json!({
+                        "test": r.test, "depth": self.depth, "tokens_per_second": r.median(), "mean": r.mean(),
+                        "stddev": r.stddev(), "samples": r.samples,
+                    })
+                })
+                .collect();
+            input::print_json(&json!({"threads": threads, "peak_rss_bytes": peak, "results": results}));
+            return Ok(());
+        }
+        let rows: Vec<_> = results
+            .iter()
+            .map(|r| {
+                let mean = format!("{:.2} ± {:.2}", r.mean(), r.stddev());
+                vec![r.test.clone(), self.depth.to_string(), format!("{:.2}", r.median()), mean]
+            })
+            .collect();
+        print!("{}", table::render(&["test", "depth", "median t/s", "mean t/s"], &rows));
+        let peak = peak.map_or("unknown".to_owned(), |b| format!("{:.1} MB", b as f64 / 1e6));
+        println!("{threads} threads, peak memory {peak}");
+        Ok(())
+    }
+}

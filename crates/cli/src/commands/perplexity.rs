@@ -1,0 +1,162 @@
+//! `quant perplexity`: perplexity, and divergence from a base.
+
+use crate::error::{CliError, CliResult};
+use crate::{input, progress, table};
+use quant_runtime::eval::{EvalPlan, EvalReport, LogitSource, LogitsFile, LogitsWriter, ModelLogits, evaluate};
+use quant_runtime::{Error, Tokenizer};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Measure perplexity, and with --base the divergence from another model.
+///
+/// The protocol is llama-perplexity's: the text in chunks of --ctx tokens, the second half of each scored. With --base LOGITS the
+/// tokens in that file are evaluated, in sequences as the file says (or of --ctx tokens, or one), and TEXT may be left out.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// GGUF file, or directory with safetensors.
+    model: PathBuf,
+    /// Text file, UTF-8.
+    #[arg(required_unless_present = "base")]
+    text: Option<PathBuf>,
+    /// Tokens of a chunk [default: 512].
+    #[arg(long, value_name = "N")]
+    ctx: Option<usize>,
+    /// Chunks to run [default: all].
+    #[arg(long, value_name = "N")]
+    chunks: Option<usize>,
+    /// What to compare with: a model, or a file of logits (safetensors: `tokens` [n], `logits` [n, vocab]).
+    #[arg(long, value_name = "MODEL|LOGITS")]
+    base: Option<PathBuf>,
+    /// Write all logits to this file: 4·tokens·vocab bytes.
+    #[arg(long, value_name = "F.safetensors")]
+    save_logits: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> CliResult {
+        let mut logits_base = match &self.base {
+            Some(path) if path.is_file() && LogitsFile::is_logits_file(path) => Some(LogitsFile::open(path)?),
+            _ => None,
+        };
+        if self.text.is_none() && logits_base.is_none() {
+            return Err(CliError::Usage("a TEXT is needed: the base is not a file of logits".to_owned()));
+        }
+        let text = self.text.as_deref().map(input::read_text).transpose()?;
+        let (model, tokenizer) = input::load(&self.model)?;
+        let context = model.config().max_context;
+        let text_plan = match &text {
+            Some(text) if logits_base.is_none() => {
+                Some(self.plan_of_text(text, &tokenizer, self.ctx.unwrap_or(512))?)
+            }
+            _ => None,
+        };
+        let plan = match (text_plan, &mut logits_base) {
+            (Some(plan), _) => plan,
+            (None, Some(file)) => {
+                let plan = EvalPlan::from_logits(file, self.ctx, self.chunks)?;
+                if let Some(text) = &text {
+                    self.compare_with_text(&plan, text, &tokenizer, file.path());
+                }
+                plan
+            }
+            (None, None) => return Err(CliError::Usage("a TEXT is needed".to_owned())),
+        };
+        if plan.ctx() > context {
+            return Err(Error::Usage(format!(
+                "sequences of {} tokens do not fit the model's context of {context}",
+                plan.ctx()
+            ))
+            .into());
+        }
+        let base_model = match (&self.base, &logits_base) {
+            (Some(path), None) => Some(input::load_model(path)?),
+            _ => None,
+        };
+        let mut base_source = base_model.as_ref().map(ModelLogits::new);
+        let base: Option<&mut dyn LogitSource> = match (&mut logits_base, &mut base_source) {
+            (Some(file), _) => Some(file),
+            (None, Some(model)) => Some(model),
+            (None, None) => None,
+        };
+        let mut writer = match &self.save_logits {
+            Some(path) => Some(LogitsWriter::create(path, &plan, model.config().vocab_size)?),
+            None => None,
+        };
+        if let (Some(path), Some(writer)) = (&self.save_logits, &writer) {
+            eprintln!("logits: {:.1} MB to {}", writer.file_len() as f64 / 1e6, path.display());
+        }
+        let bar = progress::bar("perplexity", plan.sequences().len());
+        let report = evaluate(&plan, &mut ModelLogits::new(&model), base, writer.as_mut(), &mut |p| {
+            bar.set_position(p.done as u64);
+            bar.set_message(format!("{:.4}", p.ppl));
+        })?;
+        bar.finish_and_clear();
+        if let Some(writer) = writer {
+            writer.finish()?;
+        }
+        if self.json {
+            input::print_json(&report_json(&report));
+        } else {
+            print_report(&report);
+        }
+        Ok(())
+    }
+
+    fn plan_of_text(&self, text: &str, tokenizer: &Tokenizer, ctx: usize) -> CliResult<EvalPlan> {
+        let tokens = tokenizer.encode(text, true, false)?;
+        let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
+        Ok(EvalPlan::chunks(&tokens, bos, ctx, self.chunks)?)
+    }
+
+    /// Says if the tokens of the logits file are not those of the text given beside it.
+    fn compare_with_text(&self, plan: &EvalPlan, text: &str, tokenizer: &Tokenizer, path: &Path) {
+        let of_text = self.plan_of_text(text, tokenizer, plan.ctx());
+        let same = of_text.is_ok_and(|t| {
+            let pairs = t.sequences().iter().zip(plan.sequences());
+            t.sequences().len() >= plan.sequences().len() && pairs.into_iter().all(|(a, b)| a.tokens == b.tokens)
+        });
+        if !same {
+            eprintln!("note: the tokens of {} are evaluated; they are not those of the text", path.display());
+        }
+    }
+}
+
+fn report_json(r: &EvalReport) -> Value {
+    let mut out = json!({
+        "ctx": r.ctx, "chunks": r.chunks, "tokens_scored": r.tokens_scored, "ppl": r.ppl, "ppl_stderr": r.ppl_stderr,
+        "cache_bytes_per_token": r.cache_bytes_per_token,
+    });
+    if let Some(b) = &r.base {
+        out["base_ppl"] = json!(b.base_ppl);
+        out["kl"] = json!({
+            "mean": b.kl.mean, "mean_stderr": b.kl.mean_stderr, "median": b.kl.median, "p90": b.kl.p90, "p99": b.kl.p99,
+            "p99_9": b.kl.p99_9, "max": b.kl.max,
+        });
+        out["same_top1"] = json!(b.same_top1);
+        out["same_top1_stderr"] = json!(b.same_top1_stderr);
+        out["delta_p"] = json!({"mean": b.delta_p_mean, "rms": b.delta_p_rms});
+    }
+    out
+}
+
+fn print_report(r: &EvalReport) {
+    println!("perplexity {:.4} ± {:.4}", r.ppl, r.ppl_stderr);
+    println!("{} tokens scored, {} chunks of {}", r.tokens_scored, r.chunks, r.ctx);
+    let Some(b) = &r.base else { return };
+    println!("base perplexity {:.4}, ratio {:.6}", b.base_ppl, r.ppl / b.base_ppl);
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let rows = [
+        row("mean", format!("{:.6} ± {:.6}", b.kl.mean, b.kl.mean_stderr)),
+        row("median", format!("{:.6}", b.kl.median)),
+        row("90 %", format!("{:.6}", b.kl.p90)),
+        row("99 %", format!("{:.6}", b.kl.p99)),
+        row("99.9 %", format!("{:.6}", b.kl.p99_9)),
+        row("max", format!("{:.6}", b.kl.max)),
+    ];
+    print!("{}", table::render(&["divergence", "nats"], &rows));
+    println!("same top token {:.3} ± {:.3} %", 100.0 * b.same_top1, 100.0 * b.same_top1_stderr);
+    println!("change of p(next) {:+.4} % mean, {:.4} % RMS", 100.0 * b.delta_p_mean, 100.0 * b.delta_p_rms);
+}

@@ -1,0 +1,64 @@
+//! What several commands read: texts, models, sizes.
+
+use crate::error::{CliError, CliResult};
+use candle_core::Device;
+use quant_runtime::{Checkpoint, Model, Tokenizer};
+use std::path::Path;
+
+/// A text file. It must be UTF-8.
+pub(crate) fn read_text(path: &Path) -> CliResult<String> {
+    let bytes = std::fs::read(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        CliError::Failed(format!("{}: not UTF-8 at byte {at}", path.display()))
+    })
+}
+
+/// A model and its tokenizer, on the CPU.
+pub(crate) fn load(path: &Path) -> CliResult<(Model, Tokenizer)> {
+    let checkpoint = Checkpoint::open(path)?;
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
+    Ok((Model::load(&checkpoint, &Device::Cpu)?, tokenizer))
+}
+
+/// A model, on the CPU.
+pub(crate) fn load_model(path: &Path) -> CliResult<Model> {
+    Ok(Model::load(&Checkpoint::open(path)?, &Device::Cpu)?)
+}
+
+/// The last part of a path, as text.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Bytes from `500M`, `2G`, `1024`: factors of 1000.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.char_indices().last() {
+        Some((i, 'K' | 'k')) => (&text[..i], 1_000),
+        Some((i, 'M' | 'm')) => (&text[..i], 1_000_000),
+        Some((i, 'G' | 'g')) => (&text[..i], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is no size; examples: 500M, 2G"))?;
+    number.checked_mul(factor).filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is out of range"))
+}
+
+/// Prints one JSON object on standard output.
+pub(crate) fn print_json(value: &serde_json::Value) {
+    println!("{value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("1024"), Ok(1024));
+        assert_eq!(parse_size("500M"), Ok(500_000_000));
+        assert_eq!(parse_size("2g"), Ok(2_000_000_000));
+        for bad in ["", "G", "-1", "0", "1.5G", "99999999999G", "5é"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}
