@@ -216,7 +216,7 @@ fn check_tensor(spec: &TensorSpec, byte_len: Option<u64>) -> Result<u64> {
         };
     };
     let row_len = shape.last().copied().unwrap_or(1);
-    if row_len % u64::from(layout.block_len) != 0 {
+    if !row_len.is_multiple_of(layout.block_len.into()) {
         return refuse(format!("rows of {row_len} values are not whole blocks of {} for {ty}", layout.block_len));
     }
     match (ty.bytes_for(count), byte_len) {

@@ -207,7 +207,7 @@ fn read_tensor_infos(cursor: &mut Cursor<'_>, count: u64, alignment: u64, limits
         let ty = GgmlType::from_id(cursor.u32(part)?);
         let row_len = shape.last().copied().unwrap_or(1);
         if let Some(layout) = ty.layout()
-            && row_len % u64::from(layout.block_len) != 0
+            && !row_len.is_multiple_of(layout.block_len.into())
         {
             return Err(part.malformed(at, format!("rows of whole blocks of {} for {ty}", layout.block_len), row_len));
         }
@@ -219,7 +219,7 @@ fn read_tensor_infos(cursor: &mut Cursor<'_>, count: u64, alignment: u64, limits
         };
         let at = cursor.pos();
         let offset = cursor.u64(part)?;
-        if offset % alignment != 0 {
+        if !offset.is_multiple_of(alignment) {
             return Err(part.malformed(at, format!("an offset that is a multiple of {alignment}"), offset));
         }
         let (name, shape) = (name.into(), shape.into());
@@ -256,6 +256,9 @@ fn place_tensors(tensors: &mut [TensorInfo], data_start: u64, file_len: u64) -> 
         // A tensor without data may stand at the very end, even where the padding before it is missing.
         if byte_len > 0 && end > file_len || byte_len == 0 && tensor.offset > file_len {
             return Err(past_end(byte_len));
+        }
+        if byte_len == 0 && tensor.ty.layout().is_none() && tensor.element_count != 0 {
+            return Err(part.malformed(start as usize, "data of its own", "no byte before the next tensor or the end"));
         }
         if let Some((at, behind)) = next
             && end > at
