@@ -3,6 +3,7 @@
 mod commands;
 mod error;
 mod input;
+mod output;
 mod peak_memory;
 mod progress;
 mod table;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod calibrate;
+mod inspect;
 mod perplexity;
 
 use crate::error::CliResult;
@@ -9,6 +10,7 @@ use crate::error::CliResult;
 /// The commands.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
+    Inspect(inspect::Args),
     Calibrate(calibrate::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
@@ -17,6 +19,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> CliResult {
         match self {
+            Self::Inspect(args) => args.run(),
             Self::Calibrate(args) => args.run(),
             Self::Perplexity(args) => args.run(),
             Self::Bench(args) => args.run(),

@@ -3,10 +3,12 @@
 mod hf_dir;
 mod map;
 mod names;
+mod safetensors_file;
 mod shard;
 
 pub use hf_dir::{HfDir, HfEntry};
 pub use names::{gguf_name, hf_name};
+pub use safetensors_file::SafetensorsFile;
 
 use crate::{Error, ModelConfig, Result};
 use gguf_format::{GgmlType, Gguf, Mmap, TensorInfo};
