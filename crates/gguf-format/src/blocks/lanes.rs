@@ -75,8 +75,8 @@ pub(super) fn each<A: Copy, B: Copy + Default, const N: usize>(x: &[A; N], f: im
 #[inline(always)]
 pub(super) fn build<B: Copy + Default, const N: usize>(f: impl Fn(usize) -> B) -> [B; N] {
     let mut out = [B::default(); N];
-    for i in 0..N {
-        out[i] = f(i);
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = f(i);
     }
     out
 }
