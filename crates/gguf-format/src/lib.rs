@@ -1,4 +1,49 @@
 //! GGUF files and ggml block types, without a tensor library and without a model.
+//!
+//! ```
+//! use gguf_format::{Gguf, blocks};
+//! # use gguf_format::{GgmlType, GgufWriter, Metadata, TensorSpec};
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("model.gguf");
+//! # let spec = TensorSpec { name: "output.weight".into(), shape: vec![2, 32], ty: GgmlType::Q8_0 };
+//! # let mut writer = GgufWriter::create(&path, &Metadata::new(), &[spec])?;
+//! # let mut data = [0; 68];
+//! # blocks::quantize(GgmlType::Q8_0, &[1.0; 64], 32, None, &mut data)?;
+//! # writer.write(&data)?;
+//! # writer.finish()?;
+//! let file = Gguf::open(&path)?;
+//! for tensor in file.tensors() {
+//!     println!("{} {:?} {}", tensor.name(), tensor.shape(), tensor.ggml_type());
+//! }
+//! let tensor = file.need_tensor("output.weight")?;
+//! let mut values = vec![0f32; tensor.element_count() as usize];
+//! blocks::dequantize(tensor.ggml_type(), file.data(tensor), &mut values)?;
+//! # assert!(values.iter().all(|v| (v - 1.0).abs() < 0.01));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Should I use this?
+//!
+//! Yes, to list, check, copy, edit or write GGUF files, to quantize or dequantize their tensors, and to read files that strangers send.
+//! - **Reading** ([`Gguf`]): versions 2 and 3, little endian, over `&[u8]`, `Vec<u8>` or a memory map. The header is checked once; then tensors are
+//!   slices of the storage and access cannot fail. No bytes make it panic; memory stays in proportion to the file. Types and files that
+//!   ggml would refuse are kept where that is safe, and [`Gguf::strict_check`] tells.
+//! - **Metadata** ([`Metadata`]): in order and lossless. A file written by llama.cpp is the same to the byte after reading and writing.
+//! - **Writing** ([`GgufWriter`], [`WritePlan`]): the strict layout that ggml's reader takes, `general.alignment` honoured, tensor by tensor so that no model
+//!   need fit in memory, and atomic: the target is whole or untouched.
+//! - **Codecs** ([`blocks`]): ggml's block types to the byte; every other type is known by name and size and passes through.
+//! - **Importance matrices** ([`imatrix`]): both forms of llama.cpp's files. **Mixes** ([`mix`]): what `Q4_K_M` gives each tensor.
+//!
+//! No, to run a model: there is no tensor, no matrix product and no graph in here. Not read: big-endian files, version 1, and shards as one
+//! file (each shard is a file of its own).
+//!
+//! # Conventions
+//!
+//! Shapes are rows first, `[out, in]`, as in PyTorch: GGUF's order reversed. Names and keys are UTF-8; string values may be any bytes.
+//!
+//! # Features
+//!
+//! `mmap` (default): memory-mapped files, [`Gguf::open`]. Without it the crate reads bytes that you bring.
 
 #![deny(unsafe_code)]
 
@@ -33,3 +78,8 @@ pub use strict::Departure;
 pub use tensor_info::TensorInfo;
 pub use value::{Value, ValueType, ValueView};
 pub use writer::GgufWriter;
+
+/// Compiles the program in the README.
+#[cfg(all(doctest, feature = "mmap"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

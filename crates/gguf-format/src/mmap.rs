@@ -1,4 +1,4 @@
-//! Memory-mapped files: the only unsafe code of the crate.
+//! Memory-mapped files: the only unsafe code of the container.
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
