@@ -226,3 +226,20 @@ fn what_no_file_can_hold_is_not_written() {
 fn one(name: &str, entry: Entry) -> Imatrix {
     Imatrix { entries: [(name.to_owned(), entry)].into(), ..Imatrix::default() }
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+        let _ = Imatrix::parse(&bytes);
+    }
+
+    #[test]
+    fn changed_files_are_read_or_refused(at in 0usize..1024, to in proptest::num::u8::ANY, legacy in proptest::bool::ANY) {
+        let mut bytes = if legacy { sample().to_legacy_bytes().unwrap() } else { BY_GGML.to_vec() };
+        let len = bytes.len();
+        bytes[at % len] = to;
+        if let Ok(imatrix) = Imatrix::parse(&bytes) {
+            assert!(imatrix.entries.keys().all(|name| imatrix.importance(name).is_some()));
+        }
+    }
+}
