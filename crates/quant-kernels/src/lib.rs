@@ -1,16 +1,37 @@
-//! CPU matrix products over packed weights: one dispatch point, a scalar twin as the oracle.
+//! CPU products of f32 activations with packed low-bit weights, attention over f32 keys and values, and the small functions between them.
+//!
+//! Weights are read in place, from bytes at any alignment. Each kernel is written once over vectors of f32 and i32; which instruction set these are
+//! (AVX-512, AVX2, plain Rust) is chosen once at run time, by [`Isa::best`]. Nothing is rounded but by f32 arithmetic: a weight has the exact value
+//! that `gguf_format::blocks::dequantize` gives it.
+//!
+//! ```
+//! use gguf_format::GgmlType;
+//! use quant_kernels::{Matrix, matmul};
+//!
+//! // [2, 3] times one token of 3.
+//! let w: Vec<u8> = [1.0f32, 2.0, 3.0, 0.0, -1.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect();
+//! let w = Matrix::new(GgmlType::F32, 2, 3, &w)?;
+//! let mut y = [0.0; 2];
+//! matmul(&[1.0, 1.0, 2.0], 1, &[w], &mut y)?;
+//! assert_eq!(y, [9.0, 0.0]);
+//! # Ok::<(), quant_kernels::Error>(())
+//! ```
 
-use gguf_format::GgmlType;
+mod attention;
+mod codes;
+mod dispatch;
+mod dot;
+mod elementwise;
+mod error;
+mod gemm;
+mod matmul;
+mod matrix;
+mod micro;
+mod simd;
 
-/// A packed weight matrix, `[rows, cols]` = [out_features, in_features], borrowed from wherever it lies.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    /// Type of the blocks.
-    pub ty: GgmlType,
-    /// Out features.
-    pub rows: usize,
-    /// In features.
-    pub cols: usize,
-    /// The bytes, row-major.
-    pub data: &'a [u8],
-}
+pub use attention::{KvStore, attention, attention_with};
+pub use dispatch::Isa;
+pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};
+pub use error::{Error, Result};
+pub use matmul::{matmul, matmul_with};
+pub use matrix::{Matrix, is_supported};

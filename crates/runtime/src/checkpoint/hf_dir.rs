@@ -126,6 +126,16 @@ impl HfDir {
         Some(entry(shard, t, shard.tensors.get(t)?))
     }
 
+    /// Where a tensor is, for [`HfDir::data_at`].
+    pub(crate) fn locate(&self, hf_name: &str) -> Option<(usize, usize)> {
+        self.by_name.get(hf_name).copied()
+    }
+
+    /// The bytes at a place that `locate` gave.
+    pub(crate) fn data_at(&self, (shard, tensor): (usize, usize)) -> &[u8] {
+        self.shards.get(shard).map_or(&[], |s| s.data(tensor))
+    }
+
     /// A tensor by its name in the files. `None` if absent.
     ///
     /// # Errors

@@ -1,25 +1,130 @@
 //! Keys and values of the tokens seen so far, f32, growing on demand.
 
-/// The cache of one sequence.
-#[derive(Debug)]
-pub struct KvCache {}
+use super::config::ModelConfig;
+use super::ops::Backend;
+use crate::Result;
+use candle_core::{DType, Tensor};
+use quant_kernels::KvStore;
 
-#[allow(unused_variables, clippy::todo)]
+/// The cache of one sequence.
+///
+/// It grows with the tokens and never copies what it holds (on the CPU). It belongs to models of one shape: another model's `forward` refuses it.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    len: usize,
+    limit: usize,
+    bytes_per_token: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+/// Keys and values of one layer.
+#[derive(Debug)]
+pub(super) enum LayerCache {
+    /// For the own kernels.
+    Own(KvStore),
+    /// `[kv_heads, capacity, head_dim]` each, for candle's; `None` while empty.
+    Candle(Option<(Tensor, Tensor)>),
+}
+
 impl KvCache {
+    pub(super) fn new(backend: &Backend, config: &ModelConfig, limit: usize) -> Self {
+        let (kv_heads, head_dim) = (config.num_kv_heads, config.head_dim);
+        let store = KvStore::new(kv_heads, head_dim);
+        let a_layer =
+            if backend.own_kernels { store.bytes_per_position() } else { 2 * kv_heads * head_dim * size_of::<f32>() };
+        let layer = || match backend.own_kernels {
+            true => LayerCache::Own(store.clone()),
+            false => LayerCache::Candle(None),
+        };
+        Self {
+            layers: (0..config.num_layers).map(|_| layer()).collect(),
+            len: 0,
+            limit,
+            bytes_per_token: config.num_layers * a_layer,
+            kv_heads,
+            head_dim,
+        }
+    }
+
     /// Tokens held.
     pub fn len(&self) -> usize {
-        todo!()
+        self.len
     }
+
     /// True if nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The most tokens it takes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Forgets all tokens from `len` on.
     pub fn truncate(&mut self, len: usize) {
-        todo!()
+        self.len = self.len.min(len);
+        for layer in &mut self.layers {
+            match layer {
+                LayerCache::Own(store) => store.truncate(len),
+                LayerCache::Candle(tensors) if len == 0 => *tensors = None,
+                // What lies behind `len` is overwritten by the next tokens.
+                LayerCache::Candle(_) => {}
+            }
+        }
     }
+
     /// Bytes a token costs.
     pub fn bytes_per_token(&self) -> usize {
-        todo!()
+        self.bytes_per_token
     }
+
+    pub(super) fn layer(&mut self, index: usize) -> Option<&mut LayerCache> {
+        self.layers.get_mut(index)
+    }
+
+    /// After every layer has appended them.
+    pub(super) fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+
+    /// True if it was made for such a model on such a backend.
+    pub(super) fn fits(&self, backend: &Backend, config: &ModelConfig) -> bool {
+        self.layers.len() == config.num_layers
+            && (self.kv_heads, self.head_dim) == (config.num_kv_heads, config.head_dim)
+            && self.layers.iter().all(|l| matches!(l, LayerCache::Own(_)) == backend.own_kernels)
+    }
+}
+
+/// Appends `k` and `v`, `[kv_heads, tokens, head_dim]`, at position `at` and gives all up to there and these.
+pub(super) fn append_tensors(
+    cache: &mut Option<(Tensor, Tensor)>,
+    at: usize,
+    k: &Tensor,
+    v: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let (kv_heads, tokens, head_dim) = k.dims3()?;
+    let end = at + tokens;
+    let (keys, values) = match cache.take() {
+        Some((keys, values)) if keys.dim(1)? >= end => (keys, values),
+        old => {
+            let capacity = end.max(2 * at).next_multiple_of(256);
+            let grown = |old: Option<Tensor>| -> Result<Tensor> {
+                let new = Tensor::zeros((kv_heads, capacity, head_dim), DType::F32, k.device())?;
+                if let Some(old) = old.filter(|_| at > 0) {
+                    new.slice_set(&old.narrow(1, 0, at)?.contiguous()?, 1, 0)?;
+                }
+                Ok(new)
+            };
+            let (keys, values) = old.unzip();
+            (grown(keys)?, grown(values)?)
+        }
+    };
+    keys.slice_set(&k.contiguous()?, 1, at)?;
+    values.slice_set(&v.contiguous()?, 1, at)?;
+    let all = (keys.narrow(1, 0, end)?, values.narrow(1, 0, end)?);
+    *cache = Some((keys, values));
+    Ok(all)
 }

@@ -1,13 +1,22 @@
 //! Decoder models: Llama, Mistral, Qwen2, Qwen3.
 
+mod attention;
 mod config;
+mod forward;
 mod kv_cache;
+mod ops;
+mod rope;
+mod weights;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling};
 pub use kv_cache::KvCache;
 
-use crate::{Checkpoint, Result};
+use crate::{Checkpoint, Error, Result};
+use attention::QkNorm;
 use candle_core::{Device, Tensor};
+use ops::{Backend, Linear, Norm};
+use rope::Rope;
+use weights::{Loader, Weight};
 
 /// Which rows of logits a forward pass returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,33 +66,136 @@ pub trait ActivationObserver {
 }
 
 /// A loaded model.
+///
+/// On the CPU weights stay in the checkpoint's map and are used from there, so that loading is quick and several models of one file share its
+/// memory. Any number of threads may run `forward` at the same time, each with its own cache.
+///
+/// On other devices weights are copied there and candle's own kernels run; that path is tested on the CPU only.
 #[derive(Debug)]
 pub struct Model {
     config: ModelConfig,
+    backend: Backend,
+    embedding: Weight,
+    layers: Vec<Layer>,
+    norm: Norm,
+    head: Linear,
+    rope: Rope,
 }
 
-#[allow(unused_variables, clippy::todo)]
+/// A decoder layer.
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Norm,
+    qkv: Linear,
+    qk_norm: Option<QkNorm>,
+    attention_output: Linear,
+    ffn_norm: Norm,
+    gate_up: Linear,
+    down: Linear,
+}
+
 impl Model {
     /// Loads the model. On the CPU weights stay in the file's map and are used from there.
+    ///
+    /// # Errors
+    /// What [`Checkpoint::config`] refuses; a tensor that is missing, has another shape than the configuration says, a type that cannot be read, or
+    /// (norms and biases) a value that is not finite; a tensor that the architecture does not have.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        todo!()
+        Self::load_with(checkpoint, Backend::new(device))
     }
+
+    fn load_with(checkpoint: &Checkpoint, backend: Backend) -> Result<Self> {
+        let config = checkpoint.config()?;
+        let loader = Loader { checkpoint, config: &config };
+        loader.check_tensors()?;
+
+        let (hidden, ffn, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps);
+        // Linear layers that share an input; (name, rows) each.
+        let linear = |parts: &[(String, usize)], cols: usize| -> Result<Linear> {
+            let weights = parts.iter().map(|(name, rows)| loader.matrix(&format!("{name}.weight"), *rows, cols));
+            let biases = parts.iter().map(|(name, rows)| loader.optional_vector(&format!("{name}.bias"), *rows));
+            Linear::new(&backend, weights.collect::<Result<_>>()?, &biases.collect::<Result<Vec<_>>>()?)
+        };
+        let norm = |name: &str, len: usize| Norm::new(&backend, loader.vector(&format!("{name}.weight"), len)?, eps);
+
+        let layer = |l: usize| -> Result<Layer> {
+            let name = |part: &str| format!("blk.{l}.{part}");
+            let qk_norm = match config.architecture {
+                Architecture::Qwen3 => Some(QkNorm {
+                    q: norm(&name("attn_q_norm"), config.head_dim)?,
+                    k: norm(&name("attn_k_norm"), config.head_dim)?,
+                }),
+                _ => None,
+            };
+            let (q, kv) = (config.q_dim(), config.kv_dim());
+            Ok(Layer {
+                attention_norm: norm(&name("attn_norm"), hidden)?,
+                qkv: linear(&[(name("attn_q"), q), (name("attn_k"), kv), (name("attn_v"), kv)], hidden)?,
+                qk_norm,
+                attention_output: linear(&[(name("attn_output"), hidden)], q)?,
+                ffn_norm: norm(&name("ffn_norm"), hidden)?,
+                gate_up: linear(&[(name("ffn_gate"), ffn), (name("ffn_up"), ffn)], hidden)?,
+                down: linear(&[(name("ffn_down"), hidden)], ffn)?,
+            })
+        };
+        let layers = (0..config.num_layers).map(layer).collect::<Result<Vec<_>>>()?;
+        let head_name = if config.tied { "token_embd" } else { "output" };
+        let head = linear(&[(head_name.to_owned(), config.vocab_size)], hidden)?;
+        let divisors = match checkpoint {
+            Checkpoint::Gguf(_) => loader.optional_vector("rope_freqs.weight", config.head_dim / 2)?,
+            Checkpoint::HfDir(_) => None,
+        };
+        if let Some(bad) = divisors.as_ref().and_then(|d| d.iter().find(|&&v| v <= 0.0)) {
+            let what = "tensor `rope_freqs.weight`";
+            return Err(Error::malformed(checkpoint.path(), what, "positive values", bad.to_string()));
+        }
+        let embedding = loader.matrix("token_embd.weight", config.vocab_size, hidden)?;
+        let norm = norm("output_norm", hidden)?;
+        let rope = Rope::new(&config.rope, divisors.as_deref());
+        Ok(Self { embedding, layers, norm, head, rope, backend, config })
+    }
+
     /// Hyper-parameters.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
-    /// An empty cache for one sequence.
+
+    /// An empty cache for one sequence, up to the model's context.
     pub fn new_cache(&self) -> KvCache {
-        todo!()
+        KvCache::new(&self.backend, &self.config, self.config.max_context)
     }
-    /// Runs `tokens` after what `cache` holds and appends them to it. Returns f32 logits on the CPU, `[rows, vocab]`.
+
+    /// An empty cache for one sequence of at most `limit` tokens.
     ///
     /// # Errors
-    /// A token id outside the vocabulary; more tokens than the context allows.
-    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, logits: LogitRows) -> Result<Tensor> {
-        todo!()
+    /// [`Error::Usage`] for a limit of 0 or beyond the model's context.
+    pub fn new_cache_with_limit(&self, limit: usize) -> Result<KvCache> {
+        if limit == 0 || limit > self.config.max_context {
+            return Err(Error::Usage(format!(
+                "context of {limit} tokens: the model takes 1 to {}",
+                self.config.max_context
+            )));
+        }
+        Ok(KvCache::new(&self.backend, &self.config, limit))
     }
+
+    /// Runs `tokens` after what `cache` holds and appends them to it. Returns f32 logits on the CPU, `[rows, vocab]`.
+    ///
+    /// Long prompts run in parts of 512 tokens, so that memory does not grow with them (the cache and the logits do). After an error the cache
+    /// holds what it held before.
+    ///
+    /// # Errors
+    /// [`Error::Usage`]: no tokens; a token id outside the vocabulary; more tokens than the context allows; logits from beyond the last token; a
+    /// cache of another model.
+    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, logits: LogitRows) -> Result<Tensor> {
+        // Inside the pool: each product would otherwise wake it and wait from outside.
+        rayon::scope(|_| self.run(tokens, cache, logits, None))
+    }
+
     /// As `forward`, showing every linear's input to `observer`.
+    ///
+    /// # Errors
+    /// As `forward`, and what `observer` returns.
     pub fn forward_observed(
         &self,
         tokens: &[u32],
@@ -91,6 +203,6 @@ impl Model {
         logits: LogitRows,
         observer: &mut dyn ActivationObserver,
     ) -> Result<Tensor> {
-        todo!()
+        self.run(tokens, cache, logits, Some(observer))
     }
 }

@@ -1,0 +1,34 @@
+//! F32, F16, BF16: 16 values are called a block. A row's rest of fewer than 16 is decoded from a copy padded with zeros.
+
+use super::{Block, Sink};
+use crate::simd::Simd;
+
+/// Values in a "block" of a dense type.
+const LEN: usize = 16;
+
+macro_rules! dense {
+    ($name:ident, $bytes:literal, $load:expr) => {
+        #[doc = concat!(stringify!($name), ", ", stringify!($bytes), " bytes a value.")]
+        pub(crate) struct $name;
+
+        impl Block for $name {
+            const LEN: usize = LEN;
+            const BYTES: usize = LEN * $bytes;
+
+            #[inline(always)]
+            unsafe fn decode<S: Simd>(block: *const u8, at: usize, sink: &mut impl Sink<S>) {
+                // SAFETY: the caller owns `BYTES` bytes and `LEN` places; `LANES` divides `LEN`.
+                unsafe {
+                    for v in 0..LEN / S::LANES {
+                        let load: unsafe fn(*const u8) -> S::F = $load;
+                        sink.put(at + v * S::LANES, load(block.add(v * S::LANES * $bytes)));
+                    }
+                }
+            }
+        }
+    };
+}
+
+dense!(F32, 4, S::floats);
+dense!(F16, 2, S::halves);
+dense!(Bf16, 2, S::bfloats);

@@ -1,0 +1,104 @@
+//! The one place where an instruction set is chosen.
+
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd};
+use std::sync::OnceLock;
+
+/// An instruction set that the kernels are built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 F, BW, DQ, VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX2, FMA, F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Plain Rust.
+    Portable,
+}
+
+impl Isa {
+    /// The best that this machine has, detected once.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Self::available()[0])
+    }
+
+    /// All that this machine has, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut list = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx2 && avx512 {
+                list.push(Self::Avx512);
+            }
+            if avx2 {
+                list.push(Self::Avx2);
+            }
+        }
+        list.push(Self::Portable);
+        list
+    }
+
+    /// `avx512`, `avx2`, `portable`.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// Runs `op` with this instruction set; one that the machine lacks is replaced by plain Rust.
+    pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx2 if !has(self) => op.run::<Portable>(),
+            // SAFETY: `has` found the instruction set on this machine.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { run_avx512(op) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { run_avx2(op) },
+            Self::Portable => op.run::<Portable>(),
+        }
+    }
+}
+
+/// True if `isa` is on this machine.
+#[cfg(target_arch = "x86_64")]
+fn has(isa: Isa) -> bool {
+    static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
+    AVAILABLE.get_or_init(Isa::available).contains(&isa)
+}
+
+/// A kernel with its arguments. `run` is to be forced inline, so that it is compiled with the instruction set of its caller.
+///
+/// Making one asserts what its unsafe operations need of pointers; [`Isa::run`] takes care of the instruction set.
+pub(crate) trait Op {
+    /// What it gives.
+    type Output;
+    /// Computes with the operations of `S`.
+    fn run<S: Simd>(self) -> Self::Output;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn run_avx512<O: Op>(op: O) -> O::Output {
+    op.run::<Avx512>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn run_avx2<O: Op>(op: O) -> O::Output {
+    op.run::<Avx2>()
+}

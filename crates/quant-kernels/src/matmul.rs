@@ -1,0 +1,227 @@
+//! The product of activations with packed weights.
+
+use crate::codes::{Block, for_block_type};
+use crate::dispatch::Isa;
+use crate::dot::{DotRows, MAX_TOKENS};
+use crate::gemm::{GemmRows, MAX_ROWS, ROW_STEP, pack_panel, packed_len, scratch_len};
+use crate::matrix::Matrix;
+use crate::micro::PANEL;
+use crate::{Error, Result};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+/// `y[t] = [w_0 x[t], w_1 x[t], ...]`: several matrices that read the same activations, one below the other.
+///
+/// `x` is `[tokens, cols]`, `y` is `[tokens, rows]` where rows counts those of all matrices. Products and sums are in f32: weights have exactly
+/// their dequantized values and activations are not rounded. The order of the sums depends on the instruction set and on whether there are more
+/// than 8 tokens, not on the number of threads. Work is spread over the current rayon pool.
+///
+/// # Errors
+/// [`Error::Shape`] if a length does not fit, [`Error::Type`] for a type without kernels.
+pub fn matmul(x: &[f32], tokens: usize, weights: &[Matrix<'_>], y: &mut [f32]) -> Result<()> {
+    matmul_with(Isa::best(), x, tokens, weights, y)
+}
+
+/// As [`matmul`], with a chosen instruction set: for tests and benchmarks.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y: &mut [f32]) -> Result<()> {
+    let Some(first) = weights.first() else { return check("values of y", 0, y.len()) };
+    let cols = first.cols;
+    let mut ldy = 0usize;
+    for w in weights {
+        check("columns of a matrix", cols, w.cols)?;
+        w.row_bytes()?;
+        ldy = ldy.saturating_add(w.rows);
+    }
+    check("values of x", tokens.saturating_mul(cols), x.len())?;
+    check("values of y", tokens.saturating_mul(ldy), y.len())?;
+    if tokens == 0 || ldy == 0 {
+        return Ok(());
+    }
+    if cols == 0 {
+        y.fill(0.0);
+        return Ok(());
+    }
+    if tokens <= MAX_TOKENS {
+        few_tokens(isa, x, tokens, cols, weights, y, ldy)
+    } else {
+        many_tokens(isa, x, tokens, cols, weights, y, ldy)
+    }
+}
+
+fn check(what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::Shape { what, expected: expected.to_string(), found }) }
+}
+
+/// Some rows of one matrix, and where they begin in a row of y.
+struct Task<'a> {
+    matrix: &'a Matrix<'a>,
+    row_bytes: usize,
+    first: usize,
+    rows: usize,
+    column: usize,
+}
+
+/// Cuts all matrices in tasks of at most `rows` rows.
+fn tasks<'a>(weights: &'a [Matrix<'a>], rows: usize) -> Result<Vec<Task<'a>>> {
+    let mut list = Vec::new();
+    let mut column = 0;
+    for matrix in weights {
+        let row_bytes = matrix.row_bytes()?;
+        for first in (0..matrix.rows).step_by(rows) {
+            let rows = rows.min(matrix.rows - first);
+            list.push(Task { matrix, row_bytes, first, rows, column: column + first });
+        }
+        column += matrix.rows;
+    }
+    Ok(list)
+}
+
+/// A place in y that tasks on several threads write to, each its own columns.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: the tasks that share it write to disjoint places.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    /// `offset` within the buffer.
+    unsafe fn at(&self, offset: usize) -> *mut f32 {
+        // SAFETY: the caller's.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+fn few_tokens(
+    isa: Isa,
+    x: &[f32],
+    tokens: usize,
+    cols: usize,
+    weights: &[Matrix<'_>],
+    y: &mut [f32],
+    ldy: usize,
+) -> Result<()> {
+    // About 4 tasks a thread, but no task below some 32 kB of weights: its start would cost more than it saves.
+    let threads = rayon::current_num_threads();
+    let row_bytes = weights[0].row_bytes()?.max(1);
+    let rows = ldy.div_ceil(4 * threads).max((32 << 10) / row_bytes).max(1);
+    let tasks = tasks(weights, rows)?;
+    let y = Shared(y.as_mut_ptr());
+    let run = |task: &Task<'_>| {
+        for_block_type!(task.matrix.ty, B => {
+            let mut t = 0;
+            while t < tokens {
+                // SAFETY: `tasks` cuts the matrix at whole rows, whose bytes `row_bytes` proved there; x holds tokens * cols values; the places
+                // of y are this task's alone, in rows t.. and columns task.column...
+                t += unsafe {
+                    let w = task.matrix.data.as_ptr().add(task.first * task.row_bytes);
+                    let y = y.at(t * ldy + task.column);
+                    dot::<B>(isa, w, task, tokens - t, cols, x.as_ptr().add(t * cols), y, ldy)
+                };
+            }
+        });
+    };
+    match tasks.as_slice() {
+        [task] => run(task),
+        tasks => tasks.par_iter().with_max_len(1).for_each(run),
+    }
+    Ok(())
+}
+
+/// Multiplies with the first 8, 4, 2 or 1 of `tokens` tokens and says with how many.
+///
+/// # Safety
+/// The task's rows at `w`, `tokens * cols` values at `x`, the task's places at `y`.
+#[allow(clippy::too_many_arguments)]
+unsafe fn dot<B: Block>(
+    isa: Isa,
+    w: *const u8,
+    task: &Task<'_>,
+    tokens: usize,
+    cols: usize,
+    x: *const f32,
+    y: *mut f32,
+    ldy: usize,
+) -> usize {
+    let (row_bytes, rows, block) = (task.row_bytes, task.rows, PhantomData);
+    match tokens {
+        4.. => {
+            isa.run(DotRows::<B, 4> { w, row_bytes, rows, cols, x, y, ldy, block });
+            4
+        }
+        2..4 => {
+            isa.run(DotRows::<B, 2> { w, row_bytes, rows, cols, x, y, ldy, block });
+            2
+        }
+        _ => {
+            isa.run(DotRows::<B, 1> { w, row_bytes, rows, cols, x, y, ldy, block });
+            1
+        }
+    }
+}
+
+thread_local! {
+    /// The packed activations of the product that this thread has begun.
+    static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Decoded weights and sums of the task that this thread is in.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn many_tokens(
+    isa: Isa,
+    x: &[f32],
+    tokens: usize,
+    cols: usize,
+    weights: &[Matrix<'_>],
+    y: &mut [f32],
+    ldy: usize,
+) -> Result<()> {
+    let threads = rayon::current_num_threads();
+    let rows = ldy.div_ceil(4 * threads).next_multiple_of(ROW_STEP).min(MAX_ROWS);
+    let tasks = tasks(weights, rows)?;
+
+    // Taken out, so that another product that this thread picks up while it waits finds its own.
+    let mut packed = PACKED.take();
+    let need = packed_len(tokens, cols);
+    if packed.len() < need {
+        packed.resize(need, 0.0);
+    }
+    packed[..need]
+        .par_chunks_exact_mut(PANEL * cols)
+        .enumerate()
+        .for_each(|(panel, dst)| pack_panel(x, tokens, cols, panel, dst));
+
+    let y = Shared(y.as_mut_ptr());
+    let packed_x = &packed[..need];
+    tasks.par_iter().with_max_len(1).for_each(|task| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let need = scratch_len(tokens);
+            if scratch.len() < need {
+                scratch.resize(need, 0.0);
+            }
+            for_block_type!(task.matrix.ty, B => {
+                // SAFETY: as in `few_tokens`.
+                let (w, y) = unsafe { (task.matrix.data.as_ptr().add(task.first * task.row_bytes), y.at(task.column)) };
+                isa.run(GemmRows::<B> {
+                    w,
+                    row_bytes: task.row_bytes,
+                    rows: task.rows,
+                    cols,
+                    packed: packed_x,
+                    tokens,
+                    y,
+                    ldy,
+                    scratch,
+                    block: PhantomData,
+                })
+            });
+        });
+    });
+    PACKED.set(packed);
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! The kernels against their definitions: decoding against `gguf_format` to the bit, products and attention against sums in f64, on every
+//! instruction set of this machine.
+
+use gguf_format::{GgmlType, blocks};
+use quant_kernels::{Isa, KvStore, Matrix, attention_with, is_supported, matmul_with, rms_norm, rope, silu_mul_with};
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+    /// About -1..1.
+    fn value(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.value()).collect()
+    }
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| (self.next() >> 32) as u8).collect()
+    }
+}
+
+/// Type, and where the binary16 scales of a block lie.
+const TYPES: &[(GgmlType, &[usize])] = &[
+    (GgmlType::Q4_0, &[0]),
+    (GgmlType::Q4_1, &[0, 2]),
+    (GgmlType::Q5_0, &[0]),
+    (GgmlType::Q5_1, &[0, 2]),
+    (GgmlType::Q8_0, &[0]),
+    (GgmlType::Q2_K, &[80, 82]),
+    (GgmlType::Q3_K, &[108]),
+    (GgmlType::Q4_K, &[0, 2]),
+    (GgmlType::Q5_K, &[0, 2]),
+    (GgmlType::Q6_K, &[208]),
+    (GgmlType::IQ4_NL, &[0]),
+    (GgmlType::IQ4_XS, &[0]),
+];
+
+/// Random rows with moderate scales.
+fn packed(random: &mut Random, ty: GgmlType, rows: usize, cols: usize) -> Vec<u8> {
+    match ty {
+        GgmlType::F32 => random.values(rows * cols).iter().flat_map(|v| v.to_le_bytes()).collect(),
+        GgmlType::F16 => {
+            random.values(rows * cols).iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
+        }
+        GgmlType::BF16 => {
+            random.values(rows * cols).iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect()
+        }
+        _ => {
+            let mut bytes = random.bytes(ty.bytes_for((rows * cols) as u64).unwrap() as usize);
+            let (_, scales) = TYPES.iter().find(|(t, _)| *t == ty).unwrap();
+            for block in bytes.chunks_exact_mut(ty.layout().unwrap().block_bytes as usize) {
+                for &at in *scales {
+                    let scale = half::f16::from_f32(0.01 + 0.02 * random.value());
+                    block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                }
+            }
+            bytes
+        }
+    }
+}
+
+fn all_types() -> Vec<GgmlType> {
+    let dense = [GgmlType::F32, GgmlType::F16, GgmlType::BF16];
+    dense.into_iter().chain(TYPES.iter().map(|&(t, _)| t)).collect()
+}
+
+#[test]
+fn rows_have_the_reference_bits() {
+    let mut random = Random(1);
+    for ty in all_types() {
+        // Any bytes: scales may be infinite or NaN.
+        let cols = if ty.is_quantized() { 512 } else { 53 };
+        let bytes = random.bytes(ty.bytes_for(2 * cols).unwrap() as usize);
+        let mut want = vec![0.0; 2 * cols as usize];
+        blocks::dequantize(ty, &bytes, &mut want).unwrap();
+        let matrix = Matrix::new(ty, 2, cols as usize, &bytes).unwrap();
+        for row in 0..2 {
+            let mut got = vec![0.0; cols as usize];
+            matrix.row(row, &mut got).unwrap();
+            for (i, (got, want)) in got.iter().zip(&want[row * cols as usize..]).enumerate() {
+                assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{ty} {i}: {got} {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn products() {
+    let mut random = Random(2);
+    let mut failed = Vec::new();
+    for ty in all_types() {
+        let shapes: &[(usize, usize)] = if ty.is_quantized() {
+            &[(1, 256), (37, 1280), (200, 512)]
+        } else {
+            &[(1, 1), (3, 172), (37, 1280), (131, 31)]
+        };
+        for &(rows, cols) in shapes {
+            let bytes = packed(&mut random, ty, rows + 5, cols);
+            let row_bytes = bytes.len() / (rows + 5);
+            let mut dense = vec![0.0; (rows + 5) * cols];
+            blocks::dequantize(ty, &bytes, &mut dense).unwrap();
+            // Two matrices, one below the other.
+            let (first, second) = bytes.split_at(rows * row_bytes);
+            let matrices = [Matrix::new(ty, rows, cols, first).unwrap(), Matrix::new(ty, 5, cols, second).unwrap()];
+            for tokens in [0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 33, 70] {
+                let x = random.values(tokens * cols);
+                for isa in Isa::available() {
+                    let mut y = vec![f32::NAN; tokens * (rows + 5)];
+                    matmul_with(isa, &x, tokens, &matrices, &mut y).unwrap();
+                    for t in 0..tokens {
+                        for r in 0..rows + 5 {
+                            let terms = (0..cols).map(|c| f64::from(dense[r * cols + c]) * f64::from(x[t * cols + c]));
+                            let (sum, size) = terms.fold((0.0, 0.0), |(s, a), p| (s + p, a + p.abs()));
+                            let got = f64::from(y[t * (rows + 5) + r]);
+                            if !((got - sum).abs() <= 1e-6 * size) {
+                                failed.push(format!(
+                                    "{ty} {} [{rows}, {cols}] token {t} of {tokens} row {r}: {got} {sum}",
+                                    isa.name()
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} wrong: {:#?}", failed.len(), &failed[..failed.len().min(10)]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let bytes = [0u8; 144];
+    assert!(Matrix::new(GgmlType::Q4_K, 1, 256, &bytes).is_ok());
+    for (ty, rows, cols, len) in [
+        (GgmlType::Q4_K, 1, 255, 144),
+        (GgmlType::Q4_K, 1, 256, 143),
+        (GgmlType::Q4_K, 2, 256, 144),
+        (GgmlType::Q4_K, usize::MAX, 256, 144),
+        (GgmlType::F32, 1, usize::MAX, 144),
+        (GgmlType::IQ2_XXS, 1, 256, 66),
+        (GgmlType::from_id(999), 1, 256, 144),
+    ] {
+        assert!(Matrix::new(ty, rows, cols, &bytes[..len]).is_err(), "{ty} {rows} {cols}");
+    }
+    assert!(!is_supported(GgmlType::Q8_K));
+    let w = Matrix::new(GgmlType::F32, 6, 6, &bytes).unwrap();
+    let other = Matrix::new(GgmlType::F32, 4, 9, &bytes).unwrap();
+    let isa = Isa::Portable;
+    assert!(matmul_with(isa, &[0.0; 5], 1, &[w], &mut [0.0; 6]).is_err());
+    assert!(matmul_with(isa, &[0.0; 6], 1, &[w], &mut [0.0; 5]).is_err());
+    assert!(matmul_with(isa, &[0.0; 6], 1, &[w, other], &mut [0.0; 10]).is_err());
+    assert!(w.row(6, &mut [0.0; 6]).is_err());
+    // The fields are public: a matrix that was not checked is refused when it is used.
+    let forged = Matrix { rows: 7, ..w };
+    assert!(matmul_with(isa, &[0.0; 6], 1, &[forged], &mut [0.0; 7]).is_err());
+}
+
+/// Attention by its definition, in f64. `k`, `v`: [positions][kv_heads * d]; `q`: [tokens][heads * d].
+#[allow(clippy::too_many_arguments)]
+fn attention_f64(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    heads: usize,
+    kv_heads: usize,
+    d: usize,
+    window: Option<usize>,
+    scale: f32,
+) -> Vec<f64> {
+    let (tokens, positions, width) = (q.len() / (heads * d), k.len() / (kv_heads * d), kv_heads * d);
+    let mut out = Vec::new();
+    for t in 0..tokens {
+        let end = positions - tokens + t + 1;
+        let start = window.map_or(0, |w| end.saturating_sub(w));
+        for h in 0..heads {
+            let kv = h / (heads / kv_heads);
+            let q = &q[(t * heads + h) * d..][..d];
+            let dot =
+                |p: usize| -> f64 { (0..d).map(|c| f64::from(q[c]) * f64::from(k[p * width + kv * d + c])).sum() };
+            let scores: Vec<f64> = (start..end).map(|p| dot(p) * f64::from(scale)).collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for c in 0..d {
+                out.push((start..end).map(|p| weights[p - start] / sum * f64::from(v[p * width + kv * d + c])).sum());
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn attention_is_its_definition() {
+    let mut random = Random(3);
+    // heads, kv heads, d, positions before, tokens, window
+    let cases = [
+        (1, 1, 2, 0, 1, None),
+        (8, 4, 8, 0, 70, None),
+        (14, 2, 64, 31, 1, None),
+        (14, 2, 64, 32, 2, None),
+        (4, 2, 80, 100, 33, None),
+        (7, 1, 128, 300, 1, None),
+        (4, 4, 16, 0, 130, Some(33)),
+        (4, 2, 16, 200, 3, Some(1)),
+        (4, 2, 16, 200, 40, Some(64)),
+        (4, 2, 16, 10, 40, Some(1000)),
+    ];
+    for (heads, kv_heads, d, before, tokens, window) in cases {
+        let (width, positions) = (kv_heads * d, before + tokens);
+        let (k, v) = (random.values(positions * width), random.values(positions * width));
+        let q: Vec<f32> = random.values(tokens * heads * d).iter().map(|x| 6.0 * x).collect();
+        let scale = 1.0 / (d as f32).sqrt();
+        let want = attention_f64(&q, &k, &v, heads, kv_heads, d, window, scale);
+        for isa in Isa::available() {
+            let mut store = KvStore::new(kv_heads, d);
+            // Some more, forgotten again: what a block keeps of them must not be seen.
+            store.append(&k[..before * width], &v[..before * width], width, before).unwrap();
+            store.append(&vec![f32::NAN; 40 * width], &vec![f32::NAN; 40 * width], width, 40).unwrap();
+            store.truncate(before);
+            store.append(&k[before * width..], &v[before * width..], width, tokens).unwrap();
+            assert_eq!(store.len(), positions);
+            let mut out = vec![f32::NAN; tokens * heads * d];
+            attention_with(isa, &q, heads * d, tokens, heads, &store, window, scale, &mut out).unwrap();
+            for (i, (got, want)) in out.iter().zip(&want).enumerate() {
+                assert!(
+                    (f64::from(*got) - want).abs() < 2e-6,
+                    "{heads} {kv_heads} {d} {before} {tokens} {window:?} {i}: {got} {want}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn functions_between() {
+    let mut random = Random(4);
+    for n in [1, 7, 8, 16, 37, 4864] {
+        let x: Vec<f32> = random.values(3 * 2 * n).iter().map(|v| v * 30.0).collect();
+        for isa in Isa::available() {
+            let mut y = vec![f32::NAN; 3 * n];
+            silu_mul_with(isa, &x, n, &mut y).unwrap();
+            for (i, y) in y.iter().enumerate() {
+                let (g, u) = (f64::from(x[i / n * 2 * n + i % n]), f64::from(x[i / n * 2 * n + n + i % n]));
+                let want = g / (1.0 + (-g).exp()) * u;
+                assert!(
+                    (f64::from(*y) - want).abs() <= 1e-6 * want.abs() + 1e-30,
+                    "{} {g} {u}: {y} {want}",
+                    isa.name()
+                );
+            }
+        }
+    }
+    let (x, w) = (random.values(2 * 37), random.values(37));
+    let mut y = vec![0.0; 2 * 37];
+    rms_norm(&x, &w, 1e-5, &mut y).unwrap();
+    for (i, y) in y.iter().enumerate() {
+        let row = &x[i / 37 * 37..][..37];
+        let mean = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / 37.0;
+        let want = f64::from(x[i]) / (mean + 1e-5).sqrt() * f64::from(w[i % 37]);
+        assert!((f64::from(*y) - want).abs() <= 1e-6 * want.abs(), "{y} {want}");
+    }
+    let (cos, sin) = ([0.0, 1.0], [1.0, 0.0]);
+    let mut adjacent = [1.0, 2.0, 3.0, 4.0];
+    rope(&mut adjacent, &cos, &sin, true).unwrap();
+    assert_eq!(adjacent, [-2.0, 1.0, 3.0, 4.0]);
+    let mut halves = [1.0, 2.0, 3.0, 4.0];
+    rope(&mut halves, &cos, &sin, false).unwrap();
+    assert_eq!(halves, [-3.0, 2.0, 1.0, 4.0]);
+}
+
+/// silu is wrong for no gate, however large; NaN stays NaN.
+#[test]
+fn silu_at_the_ends() {
+    for isa in Isa::available() {
+        let gates = [f32::NEG_INFINITY, -1e30, -200.0, 0.0, 200.0, 1e30, f32::NAN];
+        let x: Vec<f32> = gates.iter().copied().chain([1.0; 7]).collect();
+        let mut y = vec![0.0; 7];
+        silu_mul_with(isa, &x, 7, &mut y).unwrap();
+        assert!(y[1].abs() < 1e-6 && y[2].abs() < 1e-6 && y[3] == 0.0 && y[4] == 200.0 && y[5] == 1e30, "{y:?}");
+        assert!(y[6].is_nan());
+    }
+}

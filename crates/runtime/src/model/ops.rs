@@ -1,0 +1,235 @@
+//! The steps of a layer as operations on candle tensors: own kernels on the CPU, candle's elsewhere.
+
+use super::weights::Weight;
+use crate::Result;
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Shape, Storage, Tensor};
+use gguf_format::{GgmlType, blocks};
+use quant_kernels::{Matrix, matmul};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Candle's error for one of ours.
+fn candle_error(e: impl std::error::Error + Send + Sync + 'static) -> candle_core::Error {
+    candle_core::Error::wrap(e)
+}
+
+/// The f32 values of a contiguous CPU tensor.
+fn cpu_values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let CpuStorage::F32(values) = storage else { candle_core::bail!("expected f32 values") };
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&values[start..end]),
+        None => candle_core::bail!("expected a contiguous tensor, found {layout:?}"),
+    }
+}
+
+/// Calls `f` with the values of a contiguous f32 CPU tensor.
+pub(super) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(cpu_values(storage, layout)?),
+        _ => Err(candle_core::Error::Msg("expected a tensor on the CPU".into()).into()),
+    }
+}
+
+/// Where the operations run.
+#[derive(Clone, Debug)]
+pub(super) struct Backend {
+    pub(super) device: Device,
+    /// Own kernels. Without them the CPU runs candle's, as other devices do; only tests ask for that.
+    pub(super) own_kernels: bool,
+}
+
+impl Backend {
+    pub(super) fn new(device: &Device) -> Self {
+        Self { device: device.clone(), own_kernels: device.is_cpu() }
+    }
+}
+
+/// Linear layers that read the same input, one below the other: `y = [W_0 x + b_0, W_1 x + b_1, ...]`.
+#[derive(Debug)]
+pub(super) struct Linear {
+    weights: Weights,
+    bias: Option<Bias>,
+    out_features: usize,
+}
+
+#[derive(Debug)]
+enum Weights {
+    /// In the map, for the own kernels.
+    Mapped(Vec<Weight>),
+    /// On the device.
+    Candle(Vec<QMatMul>),
+}
+
+#[derive(Debug)]
+struct Bias {
+    values: Vec<f32>,
+    tensor: Tensor,
+}
+
+impl Linear {
+    /// `biases[i]` belongs to `weights[i]`.
+    pub(super) fn new(backend: &Backend, weights: Vec<Weight>, biases: &[Option<Vec<f32>>]) -> Result<Self> {
+        let out_features = weights.iter().map(|w| w.rows).sum();
+        let bias = if biases.iter().any(Option::is_some) {
+            let parts = weights.iter().zip(biases).map(|(w, b)| b.clone().unwrap_or_else(|| vec![0.0; w.rows]));
+            let values = parts.collect::<Vec<_>>().concat();
+            let tensor = Tensor::from_slice(&values, out_features, &backend.device)?;
+            Some(Bias { values, tensor })
+        } else {
+            None
+        };
+        let kernels = weights.iter().all(|w| quant_kernels::is_supported(w.ty));
+        let weights = if backend.own_kernels && kernels {
+            Weights::Mapped(weights)
+        } else {
+            Weights::Candle(weights.iter().map(|w| candle_matmul(w, &backend.device)).collect::<Result<_>>()?)
+        };
+        Ok(Self { weights, bias, out_features })
+    }
+
+    /// `x`: `[tokens, in_features]` f32, to `[tokens, out_features]`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.weights {
+            Weights::Mapped(weights) => {
+                let bias = self.bias.as_ref().map(|b| b.values.as_slice());
+                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, bias, out_features: self.out_features })?)
+            }
+            Weights::Candle(weights) => {
+                let parts = weights.iter().map(|w| w.forward(x)).collect::<candle_core::Result<Vec<_>>>()?;
+                let y = if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 1)? };
+                Ok(match &self.bias {
+                    Some(bias) => y.broadcast_add(&bias.tensor)?,
+                    None => y,
+                })
+            }
+        }
+    }
+}
+
+/// The product with weights in the map, as an operation of candle's.
+struct PackedProduct<'a> {
+    weights: &'a [Weight],
+    bias: Option<&'a [f32]>,
+    out_features: usize,
+}
+
+impl CustomOp1 for PackedProduct<'_> {
+    fn name(&self) -> &'static str {
+        "packed-product"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (tokens, _) = layout.shape().dims2()?;
+        let x = cpu_values(storage, layout)?;
+        let matrices: Vec<Matrix<'_>> = self.weights.iter().map(Weight::matrix).collect();
+        let mut y = vec![0.0; tokens * self.out_features];
+        matmul(x, tokens, &matrices, &mut y).map_err(candle_error)?;
+        if let Some(bias) = self.bias {
+            for row in y.chunks_exact_mut(self.out_features) {
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
+        Ok((CpuStorage::F32(y), (tokens, self.out_features).into()))
+    }
+}
+
+/// Weights for candle's own product: packed where candle has the type, else as f32.
+fn candle_matmul(weight: &Weight, device: &Device) -> Result<QMatMul> {
+    let shape = (weight.rows, weight.cols);
+    let dtype = match weight.ty {
+        GgmlType::Q4_0 => Some(GgmlDType::Q4_0),
+        GgmlType::Q4_1 => Some(GgmlDType::Q4_1),
+        GgmlType::Q5_0 => Some(GgmlDType::Q5_0),
+        GgmlType::Q5_1 => Some(GgmlDType::Q5_1),
+        GgmlType::Q8_0 => Some(GgmlDType::Q8_0),
+        GgmlType::Q2_K => Some(GgmlDType::Q2K),
+        GgmlType::Q3_K => Some(GgmlDType::Q3K),
+        GgmlType::Q4_K => Some(GgmlDType::Q4K),
+        GgmlType::Q5_K => Some(GgmlDType::Q5K),
+        GgmlType::Q6_K => Some(GgmlDType::Q6K),
+        _ => None,
+    };
+    // On the CPU candle rounds activations to 8 bits for packed types; this branch is for other devices and for exact comparisons.
+    if let Some(dtype) = dtype.filter(|_| !device.is_cpu()) {
+        // Copied to where f32 may lie: candle requires the alignment of its block structs, which a map does not promise.
+        let data = weight.data();
+        let mut aligned = vec![0.0f32; data.len().div_ceil(4)];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut aligned);
+        bytes[..data.len()].copy_from_slice(data);
+        let storage = QStorage::from_data(Cow::Borrowed(&bytes[..data.len()]), device, dtype)?;
+        return Ok(QMatMul::from_arc(Arc::new(QTensor::new(storage, shape)?))?);
+    }
+    let mut values = vec![0.0; weight.rows * weight.cols];
+    blocks::dequantize(weight.ty, weight.data(), &mut values).map_err(candle_error)?;
+    Ok(QMatMul::Tensor(Tensor::from_vec(values, shape, device)?))
+}
+
+/// The weight of an RMS norm.
+#[derive(Debug)]
+pub(super) struct Norm {
+    values: Vec<f32>,
+    tensor: Tensor,
+    eps: f32,
+    own_kernels: bool,
+}
+
+impl Norm {
+    pub(super) fn new(backend: &Backend, values: Vec<f32>, eps: f32) -> Result<Self> {
+        let tensor = Tensor::from_slice(&values, values.len(), &backend.device)?;
+        Ok(Self { values, tensor, eps, own_kernels: backend.own_kernels })
+    }
+
+    /// Norms the last dimension.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.own_kernels {
+            return Ok(x.apply_op1_no_bwd(self)?);
+        }
+        Ok(candle_nn::ops::rms_norm(&x.contiguous()?, &self.tensor, self.eps)?)
+    }
+
+    /// Norms each row of `x` in place.
+    pub(super) fn in_place(&self, x: &mut [f32], scratch: &mut Vec<f32>) -> Result<()> {
+        scratch.clear();
+        scratch.extend_from_slice(x);
+        Ok(quant_kernels::rms_norm(scratch, &self.values, self.eps, x)?)
+    }
+}
+
+impl CustomOp1 for Norm {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let x = cpu_values(storage, layout)?;
+        let mut y = vec![0.0; x.len()];
+        quant_kernels::rms_norm(x, &self.values, self.eps, &mut y).map_err(candle_error)?;
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+}
+
+/// `silu(gate) * up` of `[tokens, 2 n]`, gate beside up.
+pub(super) fn gated_silu(backend: &Backend, gate_up: &Tensor) -> Result<Tensor> {
+    if backend.own_kernels {
+        return Ok(gate_up.apply_op1_no_bwd(&GatedSilu)?);
+    }
+    Ok(candle_nn::ops::swiglu(gate_up)?)
+}
+
+struct GatedSilu;
+
+impl CustomOp1 for GatedSilu {
+    fn name(&self) -> &'static str {
+        "gated-silu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (tokens, width) = layout.shape().dims2()?;
+        let x = cpu_values(storage, layout)?;
+        let mut y = vec![0.0; tokens * (width / 2)];
+        quant_kernels::silu_mul(x, width / 2, &mut y).map_err(candle_error)?;
+        Ok((CpuStorage::F32(y), (tokens, width / 2).into()))
+    }
+}
