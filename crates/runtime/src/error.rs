@@ -38,6 +38,17 @@ pub enum Error {
         /// What is wrong.
         source: gguf_format::Error,
     },
+    /// A tokenizer cannot be loaded, or cannot do what it is asked.
+    #[error("{}: {source}", path.display())]
+    Tokenizer {
+        /// The file, or the directory.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<crate::tokenizer::TokenizerError>,
+    },
+    /// A chat template cannot be compiled, or refuses a conversation.
+    #[error("chat template: {0}")]
+    ChatTemplate(Box<crate::chat_template::ChatTemplateError>),
     /// The model asks for something that is not built here.
     #[error("not supported: {0}")]
     Unsupported(String),

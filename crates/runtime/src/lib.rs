@@ -14,6 +14,7 @@ pub mod quantize;
 pub mod safetensors_io;
 pub mod tokenizer;
 
+pub use candle_core::Device;
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use model::{KvCache, LogitRows, Model, ModelConfig};
