@@ -4,6 +4,8 @@ mod bench;
 mod calibrate;
 mod inspect;
 mod perplexity;
+mod run;
+mod tokenize;
 
 use crate::error::CliResult;
 
@@ -14,6 +16,8 @@ pub(crate) enum Command {
     Calibrate(calibrate::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
+    Tokenize(tokenize::Args),
+    Run(Box<run::Args>),
 }
 
 impl Command {
@@ -23,6 +27,8 @@ impl Command {
             Self::Calibrate(args) => args.run(),
             Self::Perplexity(args) => args.run(),
             Self::Bench(args) => args.run(),
+            Self::Tokenize(args) => args.run(),
+            Self::Run(args) => args.run(),
         }
     }
 }
