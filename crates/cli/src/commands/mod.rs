@@ -2,8 +2,12 @@
 
 mod bench;
 mod calibrate;
+mod convert;
+mod gguf;
 mod inspect;
 mod perplexity;
+mod quantized;
+mod quickstart;
 mod run;
 mod tokenize;
 
@@ -12,23 +16,29 @@ use crate::error::CliResult;
 /// The commands.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
+    Quickstart(quickstart::Args),
     Inspect(inspect::Args),
-    Calibrate(calibrate::Args),
-    Perplexity(perplexity::Args),
-    Bench(bench::Args),
     Tokenize(tokenize::Args),
+    Convert(convert::Args),
+    Calibrate(calibrate::Args),
+    Gguf(Box<gguf::Args>),
+    Perplexity(perplexity::Args),
     Run(Box<run::Args>),
+    Bench(bench::Args),
 }
 
 impl Command {
     pub(crate) fn run(self) -> CliResult {
         match self {
+            Self::Quickstart(args) => args.run(),
             Self::Inspect(args) => args.run(),
-            Self::Calibrate(args) => args.run(),
-            Self::Perplexity(args) => args.run(),
-            Self::Bench(args) => args.run(),
             Self::Tokenize(args) => args.run(),
+            Self::Convert(args) => args.run(),
+            Self::Calibrate(args) => args.run(),
+            Self::Gguf(args) => args.run(),
+            Self::Perplexity(args) => args.run(),
             Self::Run(args) => args.run(),
+            Self::Bench(args) => args.run(),
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct HfEntry<'a> {
     pub data: &'a [u8],
     /// The file.
     pub file: &'a Path,
+    /// Where in the file the bytes begin.
+    pub offset: u64,
 }
 
 impl HfDir {
@@ -164,6 +166,7 @@ fn entry<'a>(shard: &'a Shard, index: usize, tensor: &'a ShardTensor) -> HfEntry
         shape: &tensor.shape,
         data: shard.data(index),
         file: &shard.path,
+        offset: tensor.offset(),
     }
 }
 

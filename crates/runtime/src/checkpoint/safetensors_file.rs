@@ -27,6 +27,7 @@ impl SafetensorsFile {
             shape: &tensor.shape,
             data: self.0.data(i),
             file: &self.0.path,
+            offset: tensor.offset(),
         })
     }
 }

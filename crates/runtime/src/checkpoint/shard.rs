@@ -29,6 +29,13 @@ pub(super) struct ShardTensor {
     range: Range<usize>,
 }
 
+impl ShardTensor {
+    /// Where in the file the bytes begin.
+    pub(super) fn offset(&self) -> u64 {
+        self.range.start as u64
+    }
+}
+
 impl Shard {
     /// Maps the file and checks its header: JSON of the right form, offsets without holes, sizes that follow from shape and type, data that
     /// ends where the file ends.
