@@ -1,0 +1,154 @@
+//! The commands that measure, as a script sees them: exit codes, JSON keys, files.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn model() -> String {
+    root().join("models/pocket-6m").display().to_string()
+}
+
+fn text() -> String {
+    root().join("models/pocket-6m-texts/evaluation.txt").display().to_string()
+}
+
+fn quant(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quant")).args(args).output().unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    let out = quant(args);
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {error}");
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {error}"))
+}
+
+/// Exit code and the one line on standard error.
+fn fails(args: &[&str]) -> (i32, String) {
+    let out = quant(args);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.stdout.is_empty(), "{args:?}");
+    (out.status.code().unwrap_or(-1), error)
+}
+
+#[test]
+fn perplexity_against_itself_by_model_and_by_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    let logits = dir.path().join("l.safetensors");
+    let logits = logits.to_str().unwrap();
+    let (model, text) = (model(), text());
+    let plain =
+        json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--save-logits", logits, "--json"]);
+    assert_eq!((&plain["ctx"], &plain["chunks"], &plain["tokens_scored"]), (&64.into(), &3.into(), &93.into()));
+    let ppl = plain["ppl"].as_f64().unwrap();
+    assert!(ppl > 10.0 && ppl < 200.0 && plain["ppl_stderr"].as_f64().unwrap() > 0.0, "{plain}");
+    assert!(plain.get("kl").is_none());
+    let bytes = std::fs::metadata(logits).unwrap().len();
+    assert!((192 * 4 * 2049..192 * 4 * 2049 + 1000).contains(&bytes), "{bytes}");
+
+    let by_model =
+        json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--base", &model, "--json"]);
+    let by_logits = json(&["perplexity", &model, "--base", logits, "--json"]);
+    for report in [by_model, by_logits] {
+        assert_eq!(report["tokens_scored"], 93);
+        assert!((report["ppl"].as_f64().unwrap() / ppl - 1.0).abs() < 1e-6);
+        assert!((report["base_ppl"].as_f64().unwrap() / ppl - 1.0).abs() < 1e-6);
+        assert_eq!(report["same_top1"], 1.0);
+        for key in ["mean", "median", "p90", "p99", "p99_9", "max"] {
+            assert!(report["kl"][key].as_f64().unwrap() < 1e-9, "{key}: {report}");
+        }
+        assert!(report["cache_bytes_per_token"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn perplexity_says_what_is_wrong() {
+    let (model, text) = (model(), text());
+    let dir = tempfile::tempdir().unwrap();
+    let (binary, target) = (dir.path().join("b.txt"), dir.path().join("no/l.safetensors"));
+    std::fs::write(&binary, b"abc\xff").unwrap();
+    let (binary, target) = (binary.to_str().unwrap(), target.to_str().unwrap());
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["perplexity", &model], 2, "required"),
+        (&["perplexity", &model, &text, "--ctx", "3"], 2, "too short"),
+        (&["perplexity", &model, &text, "--ctx", "4096"], 2, "context"),
+        (&["perplexity", &model, &text, "--chunks", "0"], 2, "zero chunks"),
+        (&["perplexity", &model, "none.txt"], 1, "none.txt"),
+        (&["perplexity", &model, binary], 1, "not UTF-8 at byte 3"),
+        (&["perplexity", "none.gguf", &text], 1, "none.gguf"),
+        (&["perplexity", &model, &text, "--ctx", "64", "--save-logits", target], 1, "l.safetensors"),
+    ];
+    for (args, code, part) in cases {
+        let (got, error) = fails(args);
+        assert_eq!(got, code, "{args:?}: {error}");
+        assert!(error.contains(part), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn calibrate_writes_statistics_and_importance() {
+    let dir = tempfile::tempdir().unwrap();
+    let (stats, imatrix) = (dir.path().join("s.safetensors"), dir.path().join("i.gguf"));
+    let (stats, imatrix) = (stats.to_str().unwrap(), imatrix.to_str().unwrap());
+    let (model, text) = (model(), text());
+    let args = ["calibrate", &model, &text, stats, "--samples", "3", "--seq-len", "32", "--imatrix", imatrix, "--json"];
+    let report = json(&args);
+    assert_eq!((&report["samples"], &report["tokens"], &report["inputs"]), (&3.into(), &96.into(), &24.into()));
+    assert!(report["warnings"][0].as_str().unwrap().contains("few"));
+    let first = std::fs::read(stats).unwrap();
+    json(&args);
+    assert_eq!(first, std::fs::read(stats).unwrap(), "the same call writes the same file");
+    let (a, b) =
+        (quant_runtime::calibrate::load_importance(stats).unwrap(), quant_runtime::calibrate::load_importance(imatrix).unwrap());
+    assert_eq!(a.len(), 6 * 7);
+    assert!(a.keys().eq(b.keys()));
+
+    let small = ["calibrate", &model, &text, stats, "--samples", "3", "--seq-len", "32", "--gram"];
+    let whole = json(&[&small[..], &["--json"]].concat());
+    let gram = std::fs::read(stats).unwrap();
+    let passes = json(&[&small[..], &["--stats-memory", "2M", "--json"]].concat());
+    assert_eq!((&whole["passes"], passes["passes"].as_u64() > Some(1)), (&1.into(), true));
+    assert_eq!(gram, std::fs::read(stats).unwrap(), "passes do not change the result");
+}
+
+#[test]
+fn calibrate_says_what_is_wrong() {
+    let (model, text) = (model(), text());
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("s");
+    std::fs::write(&out, b"old").unwrap();
+    let out_str = out.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["calibrate", &model, &text, out_str, "--samples", "0"], 2, "0 samples"),
+        (&["calibrate", &model, &text, out_str, "--seq-len", "2000"], 2, "context"),
+        (&["calibrate", &model, &text, out_str, "--imatrix", out_str], 2, "same file"),
+        (&["calibrate", &model, &text, out_str, "--gram", "--stats-memory", "1K"], 2, "more than the 1000 allowed"),
+        (&["calibrate", &model, "none.txt", out_str], 1, "none.txt"),
+    ];
+    for (args, code, part) in cases {
+        let (got, error) = fails(args);
+        assert_eq!(got, code, "{args:?}: {error}");
+        assert!(error.contains(part), "{args:?}: {error}");
+    }
+    assert_eq!(std::fs::read(&out).unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn bench_measures_both_tests() {
+    let report = json(&["bench", &model(), "-p", "32", "-n", "4", "-r", "3", "-d", "8", "--threads", "2", "--json"]);
+    assert_eq!(report["threads"], 2);
+    for (result, test) in report["results"].as_array().unwrap().iter().zip(["pp32", "tg4"]) {
+        assert_eq!((&result["test"], &result["depth"]), (&test.into(), &8.into()));
+        assert_eq!(result["samples"].as_array().unwrap().len(), 3);
+        assert!(result["tokens_per_second"].as_f64().unwrap() > 0.0);
+    }
+    #[cfg(target_os = "linux")]
+    assert!(report["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+    let (code, error) = fails(&["bench", &model(), "-p", "2000"]);
+    assert!(code == 2 && error.contains("context of 1024"), "{code} {error}");
+}
