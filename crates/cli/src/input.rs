@@ -43,11 +43,6 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is out of range"))
 }
 
-/// Prints one JSON object on standard output.
-pub(crate) fn print_json(value: &serde_json::Value) {
-    println!("{value}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::parse_size;

@@ -15,3 +15,8 @@ pub(crate) fn to_stdout(print: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
         }
     }
 }
+
+/// Prints one JSON object on a line of its own.
+pub(crate) fn print_json(value: &serde_json::Value) -> CliResult {
+    to_stdout(|out| writeln!(out, "{value}"))
+}

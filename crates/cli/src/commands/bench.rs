@@ -1,6 +1,7 @@
 //! `quant bench`: prompt and decode speed.
 
 use crate::error::CliResult;
+use crate::output::{print_json, to_stdout};
 use crate::peak_memory::peak_rss_bytes;
 use crate::{input, progress, table};
 use quant_runtime::eval::{SpeedOptions, measure_speed};
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 
 /// Measure prompt and decode speed.
 ///
-/// Tokenization and sampling are not part of the time. Each test runs once before it is measured. Tokens per second are medians.
+/// Tokenization and sampling are not part of the time. Each test runs once before it is measured. Tokens per second are medians. Peak memory
+/// counts file pages of memory maps; it is unknown (null) where the system has no /proc.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// GGUF file, or directory with safetensors.
@@ -56,8 +58,7 @@ impl Args {
                     })
                 })
                 .collect();
-            input::print_json(&json!({"threads": threads, "peak_rss_bytes": peak, "results": results}));
-            return Ok(());
+            return print_json(&json!({"threads": threads, "peak_rss_bytes": peak, "results": results}));
         }
         let rows: Vec<_> = results
             .iter()
@@ -66,9 +67,10 @@ impl Args {
                 vec![r.test.clone(), self.depth.to_string(), format!("{:.2}", r.median()), mean]
             })
             .collect();
-        print!("{}", table::render(&["test", "depth", "median t/s", "mean t/s"], &rows));
         let peak = peak.map_or("unknown".to_owned(), |b| format!("{:.1} MB", b as f64 / 1e6));
-        println!("{threads} threads, peak memory {peak}");
-        Ok(())
+        to_stdout(|out| {
+            write!(out, "{}", table::render(&["test", "depth", "median t/s", "mean t/s"], &rows))?;
+            writeln!(out, "{threads} threads, peak memory {peak}")
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! `quant calibrate`: statistics of every linear layer's input.
 
 use crate::error::{CliError, CliResult};
+use crate::output::{print_json, to_stdout};
 use crate::{input, progress};
 use quant_runtime::Error;
 use quant_runtime::calibrate::{CalibrationOptions, CalibrationSet, Detail, calibrate_to_file, to_imatrix};
@@ -75,20 +76,22 @@ impl Args {
         }
         let (samples, tokens, inputs) = (set.sequences.len(), set.token_count(), summary.stats.len());
         if self.json {
-            input::print_json(&json!({
+            return print_json(&json!({
                 "out": self.out, "bytes": summary.bytes, "imatrix": self.imatrix, "samples": samples,
                 "seq_len": seq_len, "tokens": tokens, "inputs": inputs, "passes": summary.passes, "warnings": warnings,
             }));
-        } else {
-            println!(
+        }
+        to_stdout(|out| {
+            writeln!(
+                out,
                 "{}: statistics of {inputs} inputs over {tokens} tokens ({samples} samples of {seq_len}), {:.1} MB",
                 self.out.display(),
                 summary.bytes as f64 / 1e6
-            );
-            if let Some(path) = &self.imatrix {
-                println!("{}: importance matrix", path.display());
+            )?;
+            match &self.imatrix {
+                Some(path) => writeln!(out, "{}: importance matrix", path.display()),
+                None => Ok(()),
             }
-        }
-        Ok(())
+        })
     }
 }

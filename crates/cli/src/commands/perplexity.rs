@@ -1,10 +1,12 @@
 //! `quant perplexity`: perplexity, and divergence from a base.
 
 use crate::error::{CliError, CliResult};
+use crate::output::{print_json, to_stdout};
 use crate::{input, progress, table};
 use quant_runtime::eval::{EvalPlan, EvalReport, LogitSource, LogitsFile, LogitsWriter, ModelLogits, evaluate};
 use quant_runtime::{Error, Tokenizer};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Measure perplexity, and with --base the divergence from another model.
@@ -97,12 +99,7 @@ impl Args {
         if let Some(writer) = writer {
             writer.finish()?;
         }
-        if self.json {
-            input::print_json(&report_json(&report));
-        } else {
-            print_report(&report);
-        }
-        Ok(())
+        if self.json { print_json(&report_json(&report)) } else { to_stdout(|out| print_report(out, &report)) }
     }
 
     fn plan_of_text(&self, text: &str, tokenizer: &Tokenizer, ctx: usize) -> CliResult<EvalPlan> {
@@ -142,11 +139,11 @@ fn report_json(r: &EvalReport) -> Value {
     out
 }
 
-fn print_report(r: &EvalReport) {
-    println!("perplexity {:.4} ± {:.4}", r.ppl, r.ppl_stderr);
-    println!("{} tokens scored, {} chunks of {}", r.tokens_scored, r.chunks, r.ctx);
-    let Some(b) = &r.base else { return };
-    println!("base perplexity {:.4}, ratio {:.6}", b.base_ppl, r.ppl / b.base_ppl);
+fn print_report(out: &mut dyn Write, r: &EvalReport) -> std::io::Result<()> {
+    writeln!(out, "perplexity {:.4} ± {:.4}", r.ppl, r.ppl_stderr)?;
+    writeln!(out, "{} tokens scored, {} chunks of {}", r.tokens_scored, r.chunks, r.ctx)?;
+    let Some(b) = &r.base else { return Ok(()) };
+    writeln!(out, "base perplexity {:.4}, ratio {:.6}", b.base_ppl, r.ppl / b.base_ppl)?;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let rows = [
         row("mean", format!("{:.6} ± {:.6}", b.kl.mean, b.kl.mean_stderr)),
@@ -156,7 +153,7 @@ fn print_report(r: &EvalReport) {
         row("99.9 %", format!("{:.6}", b.kl.p99_9)),
         row("max", format!("{:.6}", b.kl.max)),
     ];
-    print!("{}", table::render(&["divergence", "nats"], &rows));
-    println!("same top token {:.3} ± {:.3} %", 100.0 * b.same_top1, 100.0 * b.same_top1_stderr);
-    println!("change of p(next) {:+.4} % mean, {:.4} % RMS", 100.0 * b.delta_p_mean, 100.0 * b.delta_p_rms);
+    write!(out, "{}", table::render(&["divergence", "nats"], &rows))?;
+    writeln!(out, "same top token {:.3} ± {:.3} %", 100.0 * b.same_top1, 100.0 * b.same_top1_stderr)?;
+    writeln!(out, "change of p(next) {:+.4} % mean, {:.4} % RMS", 100.0 * b.delta_p_mean, 100.0 * b.delta_p_rms)
 }
