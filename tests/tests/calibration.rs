@@ -11,7 +11,8 @@ use quant_tests::{bundled, shared};
 
 #[test]
 fn gram_matrices_equal_torch() {
-    let (Some(text), Some(golden)) = (shared("data/calibration_datav3.txt"), shared("golden/gptq/layers.safetensors")) else {
+    let (Some(text), Some(golden)) = (shared("data/calibration_datav3.txt"), shared("golden/gptq/layers.safetensors"))
+    else {
         return;
     };
     let mut golden = SafetensorsReader::open(golden).unwrap();

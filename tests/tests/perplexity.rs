@@ -14,7 +14,8 @@ fn load(path: &Path) -> Model {
 
 #[test]
 fn levels_cost_what_llama_cpp_says() {
-    let (Some(text), Some(golden)) = (shared("data/wikitext2-test.txt"), shared("golden/llama_cpp/results.json")) else {
+    let (Some(text), Some(golden)) = (shared("data/wikitext2-test.txt"), shared("golden/llama_cpp/results.json"))
+    else {
         return;
     };
     let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
@@ -34,7 +35,12 @@ fn levels_cost_what_llama_cpp_says() {
         let base_ppl = golden["results"]["F32"]["ppl_ctx256_chunks48"].as_f64().unwrap();
         let ppl = ours.ppl / figure("ppl_ctx256_chunks48") - 1.0;
         let kl = divergence.kl.mean / figure("kl_mean");
-        println!("{level}: ppl {:.4} ({:+.3} %), kl {:.6} ({kl:.3} of theirs)", ours.ppl, 100.0 * ppl, divergence.kl.mean);
+        println!(
+            "{level}: ppl {:.4} ({:+.3} %), kl {:.6} ({kl:.3} of theirs)",
+            ours.ppl,
+            100.0 * ppl,
+            divergence.kl.mean
+        );
         assert_eq!(ours.tokens_scored, 48 * 127);
         let base_off = (divergence.base_ppl / base_ppl - 1.0).abs();
         if ppl.abs() > 0.003 || kl > 1.05 || base_off > 1e-4 || divergence.same_top1 < figure("same_top1") - 0.005 {
@@ -59,7 +65,8 @@ fn logits_of_llama_cpp_can_be_the_base() {
             },
         };
         let base = dir.path().join("base.safetensors");
-        let specs = [TensorSpec::new("tokens", Dtype::I32, [shape[0]]), TensorSpec::new("logits", Dtype::F32, shape.clone())];
+        let specs =
+            [TensorSpec::new("tokens", Dtype::I32, [shape[0]]), TensorSpec::new("logits", Dtype::F32, shape.clone())];
         let mut writer = SafetensorsWriter::create(&base, &specs, &[]).unwrap();
         writer.write_i32(&golden.read_i32("tokens", 0, shape[0]).unwrap()).unwrap();
         writer.write_f32(&golden.read_f32(&format!("logits.{level}"), 0, shape[0] * shape[1]).unwrap()).unwrap();

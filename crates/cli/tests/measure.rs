@@ -41,8 +41,7 @@ fn perplexity_against_itself_by_model_and_by_logits() {
     let logits = dir.path().join("l.safetensors");
     let logits = logits.to_str().unwrap();
     let (model, text) = (model(), text());
-    let plain =
-        json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--save-logits", logits, "--json"]);
+    let plain = json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--save-logits", logits, "--json"]);
     assert_eq!((&plain["ctx"], &plain["chunks"], &plain["tokens_scored"]), (&64.into(), &3.into(), &93.into()));
     let ppl = plain["ppl"].as_f64().unwrap();
     assert!(ppl > 10.0 && ppl < 200.0 && plain["ppl_stderr"].as_f64().unwrap() > 0.0, "{plain}");
@@ -50,8 +49,7 @@ fn perplexity_against_itself_by_model_and_by_logits() {
     let bytes = std::fs::metadata(logits).unwrap().len();
     assert!((192 * 4 * 2049..192 * 4 * 2049 + 1000).contains(&bytes), "{bytes}");
 
-    let by_model =
-        json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--base", &model, "--json"]);
+    let by_model = json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--base", &model, "--json"]);
     let by_logits = json(&["perplexity", &model, "--base", logits, "--json"]);
     for report in [by_model, by_logits] {
         assert_eq!(report["tokens_scored"], 93);
@@ -102,8 +100,10 @@ fn calibrate_writes_statistics_and_importance() {
     let first = std::fs::read(stats).unwrap();
     json(&args);
     assert_eq!(first, std::fs::read(stats).unwrap(), "the same call writes the same file");
-    let (a, b) =
-        (quant_runtime::calibrate::load_importance(stats).unwrap(), quant_runtime::calibrate::load_importance(imatrix).unwrap());
+    let (a, b) = (
+        quant_runtime::calibrate::load_importance(stats).unwrap(),
+        quant_runtime::calibrate::load_importance(imatrix).unwrap(),
+    );
     assert_eq!(a.len(), 6 * 7);
     assert!(a.keys().eq(b.keys()));
 
