@@ -51,7 +51,6 @@ impl Args {
         };
         let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(file_type)))?;
         let report = run_plan(plan, &self.out)?;
-        print_report(&report, self.json, false);
-        Ok(())
+        print_report(&report, self.json, false)
     }
 }

@@ -78,8 +78,7 @@ impl Args {
                 eprintln!("warning: no importance for `{name}`");
             }
         }
-        print_report(&report, self.json, self.dry_run || self.errors);
-        Ok(())
+        print_report(&report, self.json, self.dry_run || self.errors)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What `gguf` and `convert` share: progress, and the report as a table or as JSON.
 
 use crate::error::CliResult;
-use crate::{input, progress, table};
+use crate::output::{print_json, to_stdout};
+use crate::{progress, table};
 use quant_runtime::quantize::{QuantizePlan, QuantizeReport, TensorReport};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -23,19 +24,20 @@ pub(super) fn run_plan(plan: QuantizePlan<'_>, out: &Path) -> CliResult<Quantize
 }
 
 /// Prints the report; `tensors`: with a line for each.
-pub(super) fn print_report(report: &QuantizeReport, json: bool, tensors: bool) {
+pub(super) fn print_report(report: &QuantizeReport, json: bool, tensors: bool) -> CliResult {
     if json {
-        input::print_json(&to_json(report));
-        return;
+        return print_json(&to_json(report));
     }
-    if tensors {
-        print!("{}", tensor_table(report));
-    }
-    let size = format!("{} bytes, {:.2} bits per weight", report.bytes, report.bits_per_weight);
-    match &report.out {
-        Some(out) => println!("{}: {size}, {:.1} s", out.display(), report.seconds),
-        None => println!("would be {size}"),
-    }
+    to_stdout(|stdout| {
+        if tensors {
+            write!(stdout, "{}", tensor_table(report))?;
+        }
+        let size = format!("{} bytes, {:.2} bits per weight", report.bytes, report.bits_per_weight);
+        match &report.out {
+            Some(out) => writeln!(stdout, "{}: {size}, {:.1} s", out.display(), report.seconds),
+            None => writeln!(stdout, "would be {size}"),
+        }
+    })
 }
 
 fn tensor_table(report: &QuantizeReport) -> String {

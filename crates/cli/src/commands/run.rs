@@ -1,7 +1,7 @@
 //! `quant run`: generate text, once or in a conversation.
 
 use crate::error::{CliError, CliResult};
-use crate::input;
+use crate::output;
 use quant_runtime::chat_template::{ChatTemplate, Message};
 use quant_runtime::generate::{FinishReason, GenerateOptions, Generation, Generator, SamplingOptions};
 use quant_runtime::{Checkpoint, Device, Model, Tokenizer};
@@ -140,15 +140,14 @@ impl Args {
     fn once(&self, generator: &mut Generator<'_>, ids: &[u32]) -> CliResult {
         if self.json {
             let g = generator.generate(ids, |_| ControlFlow::Continue(()))?;
-            input::print_json(&json!({
+            return output::print_json(&json!({
                 "text": g.text, "ids": g.ids, "prompt_tokens": g.prompt_tokens, "generated_tokens": g.generated_tokens,
                 "prompt_tokens_per_second": g.prompt_tokens_per_second, "tokens_per_second": g.tokens_per_second,
                 "finish_reason": g.finish_reason.name(),
             }));
-            return Ok(());
         }
         let g = generator.generate(ids, stream)?;
-        stream("\n");
+        let _ = stream("\n"); // nothing follows that could be cancelled
         report(&g);
         Ok(())
     }
