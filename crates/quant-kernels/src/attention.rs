@@ -137,7 +137,7 @@ pub fn attention_with(
 ) -> Result<()> {
     let (d, kv_heads) = (store.head_dim, store.kv_heads);
     let shape = |what, expected: String, found| Err(Error::Shape { what, expected, found });
-    if kv_heads == 0 || d == 0 || heads % kv_heads != 0 {
+    if kv_heads == 0 || d == 0 || !heads.is_multiple_of(kv_heads) {
         return shape("heads", format!("a multiple of {kv_heads}"), heads);
     }
     if tokens > store.len {

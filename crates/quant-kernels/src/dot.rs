@@ -62,8 +62,8 @@ impl<B: Block, const M: usize> Op for DotRows<B, M> {
                     sums = sink.sums;
                 }
                 let last = if rest > 0 { tail::<S, B>(row.add(blocks * B::BYTES), rest) } else { [0.0; 16] };
-                for t in 0..M {
-                    let mut y = S::sum(S::add(sums[t][0], sums[t][1]));
+                for (t, sums) in sums.iter().enumerate() {
+                    let mut y = S::sum(S::add(sums[0], sums[1]));
                     for (i, w) in last.iter().enumerate().take(rest) {
                         y += w * *self.x.add(t * self.cols + blocks * B::LEN + i);
                     }

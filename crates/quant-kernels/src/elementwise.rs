@@ -16,7 +16,7 @@ const ONE_THREAD: usize = 1 << 15;
 /// [`Error::Shape`] if the lengths do not fit.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> Result<()> {
     let n = weight.len();
-    if n == 0 || x.len() % n != 0 || y.len() != x.len() {
+    if n == 0 || !x.len().is_multiple_of(n) || y.len() != x.len() {
         return Err(Error::Shape {
             what: "values to norm",
             expected: format!("rows of {n}, in and out"),
@@ -82,7 +82,7 @@ pub fn silu_mul(x: &[f32], n: usize, y: &mut [f32]) -> Result<()> {
 /// # Errors
 /// As [`silu_mul`].
 pub fn silu_mul_with(isa: Isa, x: &[f32], n: usize, y: &mut [f32]) -> Result<()> {
-    if n == 0 || y.len() % n != 0 || x.len() != 2 * y.len() {
+    if n == 0 || !y.len().is_multiple_of(n) || x.len() != 2 * y.len() {
         return Err(Error::Shape {
             what: "values of gate and up",
             expected: format!("rows of 2 times {n}"),

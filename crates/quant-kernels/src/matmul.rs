@@ -97,6 +97,7 @@ impl Shared {
     }
 }
 
+#[allow(clippy::undocumented_unsafe_blocks)] // the lint does not see the comment in the macro's argument
 fn few_tokens(
     isa: Isa,
     x: &[f32],
@@ -172,6 +173,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+#[allow(clippy::undocumented_unsafe_blocks)] // as above
 fn many_tokens(
     isa: Isa,
     x: &[f32],

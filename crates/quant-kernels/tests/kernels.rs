@@ -119,7 +119,7 @@ fn products() {
                             let terms = (0..cols).map(|c| f64::from(dense[r * cols + c]) * f64::from(x[t * cols + c]));
                             let (sum, size) = terms.fold((0.0, 0.0), |(s, a), p| (s + p, a + p.abs()));
                             let got = f64::from(y[t * (rows + 5) + r]);
-                            if !((got - sum).abs() <= 1e-6 * size) {
+                            if got.is_nan() || (got - sum).abs() > 1e-6 * size {
                                 failed.push(format!(
                                     "{ty} {} [{rows}, {cols}] token {t} of {tokens} row {r}: {got} {sum}",
                                     isa.name()

@@ -312,11 +312,10 @@ proptest! {
         for (key, id) in ["bos", "eos", "unknown"].iter().zip(ids) {
             metadata.set(&format!("tokenizer.ggml.{key}_token_id"), id);
         }
-        if let Ok(tokenizer) = load(&metadata) {
-            if let Ok(ids) = tokenizer.encode(&text, true, true) {
+        if let Ok(tokenizer) = load(&metadata)
+            && let Ok(ids) = tokenizer.encode(&text, true, true) {
                 tokenizer.decode(&ids, true).expect("its own ids decode");
             }
-        }
     }
 
     /// A bit of tokenizer.json changed: an error, or a tokenizer that works.

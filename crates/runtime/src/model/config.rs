@@ -180,11 +180,11 @@ impl ModelConfig {
                 return Err(Error::malformed(path, what, format!("1 to {most}"), value.to_string()));
             }
         }
-        if self.num_heads % self.num_kv_heads != 0 {
+        if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             let expected = format!("a divisor of the {} heads", self.num_heads);
             return Err(Error::malformed(path, "number of key/value heads", expected, self.num_kv_heads.to_string()));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(Error::malformed(path, "head size", "an even number", self.head_dim.to_string()));
         }
         if self.rope.dim != self.head_dim {

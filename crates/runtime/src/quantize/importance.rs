@@ -63,8 +63,9 @@ impl Importance {
 
 /// At most [`MAX_TEXT`] bytes, cut between characters.
 fn cut(text: &str) -> &str {
-    match text.len() > MAX_TEXT {
-        true => &text[..text.floor_char_boundary(MAX_TEXT)],
-        false => text,
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    &text[..end]
 }
