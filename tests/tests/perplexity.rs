@@ -81,11 +81,12 @@ fn logits_of_llama_cpp_can_be_the_base() {
         let divergence = report.base.unwrap();
         println!("{level}: kl {:.3e}, same top {:.4}", divergence.kl.mean, divergence.same_top1);
         let bound = if level == "F32" { 1e-5 } else { 1e-3 };
-        // llama.cpp rounds activations to int8, we do not: where two tokens are nearly as likely the first may change. Over many positions that is
-        // under 2 % (docs/fidelity.md); of these 96, two.
+        // llama.cpp rounds activations to int8, we do not: where two tokens are nearly as likely the first may change. Over 4096 positions that
+        // is 0.7 % to 2.1 % (docs/fidelity.md); of these 96, two.
         let changed = ((1.0 - divergence.same_top1) * 96.0).round();
         assert!(divergence.kl.mean < bound && changed <= 2.0, "{level}: {divergence:?}");
-        assert!((report.ppl / divergence.base_ppl - 1.0).abs() < 0.003, "{level}: {report:?}");
+        // 95 positions; the bound of 0.3 % is for the 6096 positions of the test above.
+        assert!((report.ppl / divergence.base_ppl - 1.0).abs() < 0.01, "{level}: {report:?}");
         assert_eq!((divergence.positions, report.tokens_scored), (shape[0], shape[0] - 1));
     }
 }
