@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Chunks to run [default: all].
     #[arg(long, value_name = "N")]
     chunks: Option<usize>,
-    /// What to compare with: a model, or a file of logits (safetensors: `tokens` [n], `logits` [n, vocab]).
+    /// What to compare with: a model, or a safetensors file of `tokens` and `logits` (one row of the vocabulary per token).
     #[arg(long, value_name = "MODEL|LOGITS")]
     base: Option<PathBuf>,
     /// Write all logits to this file: 4·tokens·vocab bytes.
