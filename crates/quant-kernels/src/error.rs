@@ -22,4 +22,7 @@ pub enum Error {
     /// No kernel for this type.
     #[error("{0}: no kernel for this type")]
     Type(GgmlType),
+    /// `gguf_format` refused to dequantize.
+    #[error(transparent)]
+    Codec(#[from] gguf_format::Error),
 }

@@ -34,4 +34,4 @@ pub use dispatch::Isa;
 pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};
 pub use error::{Error, Result};
 pub use matmul::{matmul, matmul_with};
-pub use matrix::{Matrix, is_supported};
+pub use matrix::{Matrix, is_fast, is_supported};

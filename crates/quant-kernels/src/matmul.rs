@@ -4,9 +4,10 @@ use crate::codes::{Block, for_block_type};
 use crate::dispatch::Isa;
 use crate::dot::{DotRows, MAX_TOKENS};
 use crate::gemm::{GemmRows, MAX_ROWS, ROW_STEP, pack_panel, packed_len, scratch_len};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, dequantize, is_fast};
 use crate::micro::PANEL;
 use crate::{Error, Result};
+use gguf_format::GgmlType;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -114,42 +115,76 @@ fn few_tokens(
     let tasks = tasks(weights, rows)?;
     let y = Shared(y.as_mut_ptr());
     let run = |task: &Task<'_>| {
-        for_block_type!(task.matrix.ty, B => {
-            let mut t = 0;
-            while t < tokens {
-                // SAFETY: `tasks` cuts the matrix at whole rows, whose bytes `row_bytes` proved there; x holds tokens * cols values; the places
-                // of y are this task's alone, in rows t.. and columns task.column...
-                t += unsafe {
-                    let w = task.matrix.data.as_ptr().add(task.first * task.row_bytes);
-                    let y = y.at(t * ldy + task.column);
-                    dot::<B>(isa, w, task, tokens - t, cols, x.as_ptr().add(t * cols), y, ldy)
-                };
-            }
-        });
+        task.each_run(MAX_ROWS, isa, |ty, w, row_bytes, first, rows| {
+            for_block_type!(ty, B => {
+                let mut t = 0;
+                while t < tokens {
+                    // SAFETY: `each_run` gives whole rows of the task; x holds tokens * cols values; the places of y are this task's alone, in
+                    // rows t.. and columns task.column + first...
+                    t += unsafe {
+                        let y = y.at(t * ldy + task.column + first);
+                        let shape = Rows { w, row_bytes, rows, cols };
+                        dot::<B>(isa, shape, tokens - t, x.as_ptr().add(t * cols), y, ldy)
+                    };
+                }
+            });
+        })
     };
     match tasks.as_slice() {
         [task] => run(task),
-        tasks => tasks.par_iter().with_max_len(1).for_each(run),
+        tasks => tasks.par_iter().with_max_len(1).try_for_each(run),
     }
-    Ok(())
 }
 
-/// Multiplies with the first 8, 4, 2 or 1 of `tokens` tokens and says with how many.
+/// Rows of weights as the kernels take them.
+#[derive(Clone, Copy)]
+struct Rows {
+    w: *const u8,
+    row_bytes: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl Task<'_> {
+    /// Calls `f` with type, pointer, row bytes, first row (within the task) and number of rows: once with all rows where the type has a decoder, else
+    /// with up to `most` rows at a time, dequantized to f32.
+    fn each_run(
+        &self,
+        most: usize,
+        isa: Isa,
+        mut f: impl FnMut(GgmlType, *const u8, usize, usize, usize),
+    ) -> Result<()> {
+        let bytes = &self.matrix.data[self.first * self.row_bytes..][..self.rows * self.row_bytes];
+        if is_fast(self.matrix.ty) {
+            f(self.matrix.ty, bytes.as_ptr(), self.row_bytes, 0, self.rows);
+            return Ok(());
+        }
+        let cols = self.matrix.cols;
+        DECODED.with_borrow_mut(|values| {
+            for first in (0..self.rows).step_by(most) {
+                let rows = most.min(self.rows - first);
+                if values.len() < rows * cols {
+                    values.resize(rows * cols, 0.0);
+                }
+                let values = &mut values[..rows * cols];
+                dequantize(isa, self.matrix.ty, &bytes[first * self.row_bytes..][..rows * self.row_bytes], values)?;
+                // On a big-endian machine F32 weights would have to be swapped; the kernels read them as little endian.
+                if cfg!(target_endian = "big") {
+                    values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
+                }
+                f(GgmlType::F32, values.as_ptr().cast(), cols * size_of::<f32>(), first, rows);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Multiplies with the first 4, 2 or 1 of `tokens` tokens and says with how many.
 ///
 /// # Safety
-/// The task's rows at `w`, `tokens * cols` values at `x`, the task's places at `y`.
-#[allow(clippy::too_many_arguments)]
-unsafe fn dot<B: Block>(
-    isa: Isa,
-    w: *const u8,
-    task: &Task<'_>,
-    tokens: usize,
-    cols: usize,
-    x: *const f32,
-    y: *mut f32,
-    ldy: usize,
-) -> usize {
-    let (row_bytes, rows, block) = (task.row_bytes, task.rows, PhantomData);
+/// The rows that `shape` describes, `tokens * cols` values at `x`, their places at `y`.
+unsafe fn dot<B: Block>(isa: Isa, shape: Rows, tokens: usize, x: *const f32, y: *mut f32, ldy: usize) -> usize {
+    let (Rows { w, row_bytes, rows, cols }, block) = (shape, PhantomData);
     match tokens {
         4.. => {
             isa.run(DotRows::<B, 4> { w, row_bytes, rows, cols, x, y, ldy, block });
@@ -169,6 +204,8 @@ unsafe fn dot<B: Block>(
 thread_local! {
     /// The packed activations of the product that this thread has begun.
     static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Weights of a type without a decoder, as f32.
+    static DECODED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     /// Decoded weights and sums of the task that this thread is in.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -200,30 +237,32 @@ fn many_tokens(
 
     let y = Shared(y.as_mut_ptr());
     let packed_x = &packed[..need];
-    tasks.par_iter().with_max_len(1).for_each(|task| {
+    let done = tasks.par_iter().with_max_len(1).try_for_each(|task| {
         SCRATCH.with_borrow_mut(|scratch| {
             let need = scratch_len(tokens);
             if scratch.len() < need {
                 scratch.resize(need, 0.0);
             }
-            for_block_type!(task.matrix.ty, B => {
-                // SAFETY: as in `few_tokens`.
-                let (w, y) = unsafe { (task.matrix.data.as_ptr().add(task.first * task.row_bytes), y.at(task.column)) };
-                isa.run(GemmRows::<B> {
-                    w,
-                    row_bytes: task.row_bytes,
-                    rows: task.rows,
-                    cols,
-                    packed: packed_x,
-                    tokens,
-                    y,
-                    ldy,
-                    scratch,
-                    block: PhantomData,
-                })
-            });
-        });
+            task.each_run(MAX_ROWS, isa, |ty, w, row_bytes, first, rows| {
+                for_block_type!(ty, B => {
+                    // SAFETY: as in `few_tokens`.
+                    let y = unsafe { y.at(task.column + first) };
+                    isa.run(GemmRows::<B> {
+                        w,
+                        row_bytes,
+                        rows,
+                        cols,
+                        packed: packed_x,
+                        tokens,
+                        y,
+                        ldy,
+                        scratch: &mut *scratch,
+                        block: PhantomData,
+                    })
+                });
+            })
+        })
     });
     PACKED.set(packed);
-    Ok(())
+    done
 }

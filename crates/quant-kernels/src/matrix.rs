@@ -4,7 +4,7 @@ use crate::codes::{Block, Store, for_block_type};
 use crate::dispatch::{Isa, Op};
 use crate::simd::Simd;
 use crate::{Error, Result};
-use gguf_format::GgmlType;
+use gguf_format::{GgmlType, blocks};
 
 /// A packed weight matrix, `[rows, cols]` = [out_features, in_features], borrowed from wherever it lies, at any alignment.
 #[derive(Clone, Copy, Debug)]
@@ -64,20 +64,29 @@ impl<'a> Matrix<'a> {
         if dst.len() != self.cols {
             return Err(Error::Shape { what: "values of a row", expected: self.cols.to_string(), found: dst.len() });
         }
-        dequantize(Isa::best(), self.ty, &self.data[row * bytes..][..bytes], dst);
-        Ok(())
+        dequantize(Isa::best(), self.ty, &self.data[row * bytes..][..bytes], dst)
     }
 }
 
-/// True if the kernels take this type.
+/// True if the products take this type: every type that `gguf_format::blocks` can dequantize. Those without a decoder here ([`is_fast`]) are
+/// dequantized by that crate, row by row, on each use.
 pub fn is_supported(ty: GgmlType) -> bool {
+    is_fast(ty) || blocks::can_dequantize(ty)
+}
+
+/// True if weights of this type are decoded in registers: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS.
+pub fn is_fast(ty: GgmlType) -> bool {
     for_block_type!(ty, B => B::LEN).is_some()
 }
 
-/// Dequantizes `src` to `dst`; the lengths must fit, and the type be supported.
-pub(crate) fn dequantize(isa: Isa, ty: GgmlType, src: &[u8], dst: &mut [f32]) {
+/// Dequantizes `src` to `dst`, whose lengths must fit.
+pub(crate) fn dequantize(isa: Isa, ty: GgmlType, src: &[u8], dst: &mut [f32]) -> Result<()> {
     assert_eq!(ty.bytes_for(dst.len() as u64), Some(src.len() as u64), "bytes of the values");
+    if !is_fast(ty) {
+        return Ok(blocks::dequantize(ty, src, dst)?);
+    }
     for_block_type!(ty, B => isa.run(Dequantize::<B> { src, dst, block: std::marker::PhantomData }));
+    Ok(())
 }
 
 struct Dequantize<'a, B> {

@@ -104,6 +104,12 @@ impl Model {
         Self::load_with(checkpoint, Backend::new(device))
     }
 
+    /// Loads the model for candle's kernels, which other devices run, on any device: what tests compare the own kernels with.
+    #[doc(hidden)]
+    pub fn load_for_candle(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        Self::load_with(checkpoint, Backend { device: device.clone(), own_kernels: false })
+    }
+
     fn load_with(checkpoint: &Checkpoint, backend: Backend) -> Result<Self> {
         let config = checkpoint.config()?;
         let loader = Loader { checkpoint, config: &config };

@@ -80,8 +80,7 @@ impl Linear {
         } else {
             None
         };
-        let kernels = weights.iter().all(|w| quant_kernels::is_supported(w.ty));
-        let weights = if backend.own_kernels && kernels {
+        let weights = if backend.own_kernels {
             Weights::Mapped(weights)
         } else {
             Weights::Candle(weights.iter().map(|w| candle_matmul(w, &backend.device)).collect::<Result<_>>()?)

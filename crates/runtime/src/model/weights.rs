@@ -80,7 +80,7 @@ impl Loader<'_> {
     pub(super) fn matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let view = self.checkpoint.tensor(gguf_name)?.ok_or_else(|| self.missing(gguf_name))?;
         self.check_shape(gguf_name, &[rows, cols], &view.shape)?;
-        if !quant_kernels::is_supported(view.ty) && !blocks::can_dequantize(view.ty) {
+        if !quant_kernels::is_supported(view.ty) {
             let path = self.checkpoint.path().display();
             let name = self.checkpoint.own_name(gguf_name);
             return Err(Error::Unsupported(format!("{path}: tensor `{name}` of type {}", view.ty)));
