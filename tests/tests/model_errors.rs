@@ -1,0 +1,162 @@
+//! Models that do not load, and calls of `forward` that cannot be: each says what is wrong, and leaves the cache as it was.
+
+use candle_core::Device;
+use quant_runtime::{Checkpoint, Error, LogitRows, Model};
+use quant_tests::bundled;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+/// The bundled model with `change` made to its configuration and tensors.
+fn changed(change: impl Fn(&mut Value, &mut Tensors)) -> tempfile::TempDir {
+    let mut config: Value = serde_json::from_slice(&std::fs::read(bundled("config.json")).unwrap()).unwrap();
+    let bytes = std::fs::read(bundled("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Tensors =
+        file.iter().map(|(n, t)| (n.to_owned(), (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect();
+    change(&mut config, &mut tensors);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let views =
+        tensors.iter().map(|(n, (dtype, shape, data))| (n, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    dir
+}
+
+#[test]
+fn each_defect_is_named() {
+    const NORM: &str = "model.layers.3.input_layernorm.weight";
+    type Change = fn(&mut Value, &mut Tensors);
+    let cases: &[(&str, Change, &[&str])] = &[
+        ("nothing", |_, _| (), &[]),
+        ("tied, with a head that is not used", |c, _| c["tie_word_embeddings"] = json!(true), &[]),
+        (
+            "inverse frequencies of old files",
+            |_, t| {
+                t.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), (Dtype::F32, vec![1], vec![0; 4]));
+            },
+            &[],
+        ),
+        ("no norm", |_, t| drop(t.remove(NORM)), &[NORM, "nothing"]),
+        ("no head", |_, t| drop(t.remove("lm_head.weight")), &["lm_head.weight", "nothing"]),
+        ("one layer more", |c, _| c["num_hidden_layers"] = json!(7), &["model.layers.6.", "nothing"]),
+        ("one layer less", |c, _| c["num_hidden_layers"] = json!(5), &["not supported", "model.layers.5."]),
+        ("other heads", |c, _| c["num_key_value_heads"] = json!(4), &["k_proj.weight", "[256, 256]", "[128, 256]"]),
+        ("other vocabulary", |c, _| c["vocab_size"] = json!(2049), &["embed_tokens", "[2049, 256]", "[2048, 256]"]),
+        ("norm of two dimensions", |_, t| t.get_mut(NORM).unwrap().1 = vec![1, 256], &[NORM, "[256]", "[1, 256]"]),
+        (
+            "norm not finite",
+            |_, t| {
+                t.get_mut(NORM).unwrap().2[6..8].copy_from_slice(&0x7fc0u16.to_le_bytes());
+            },
+            &[NORM, "NaN at index 3"],
+        ),
+        (
+            "a part of another architecture",
+            |_, t| {
+                t.insert("model.layers.0.self_attn.q_norm.weight".into(), (Dtype::BF16, vec![64], vec![0; 128]));
+            },
+            &["not supported", "q_norm.weight", "Llama"],
+        ),
+        (
+            "weights of bytes",
+            |_, t| {
+                let w = t.get_mut("lm_head.weight").unwrap();
+                *w = (Dtype::U8, w.1.clone(), w.2[..w.2.len() / 2].to_vec());
+            },
+            &["not supported", "lm_head.weight", "U8"],
+        ),
+        ("q/k norms missing", |c, _| c["model_type"] = json!("qwen3"), &["q_norm.weight", "nothing"]),
+    ];
+    let mut failed = Vec::new();
+    for (name, change, wanted) in cases {
+        let dir = changed(change);
+        match Checkpoint::open(dir.path()).and_then(|c| Model::load(&c, &Device::Cpu)) {
+            Ok(model) => {
+                model.forward(&[1, 2], &mut model.new_cache(), LogitRows::All).unwrap();
+                if !wanted.is_empty() {
+                    failed.push(format!("{name}: loaded"));
+                }
+            }
+            Err(e) => {
+                let text = e.to_string();
+                if wanted.is_empty() || text.contains('\n') || wanted.iter().any(|w| !text.contains(w)) {
+                    failed.push(format!("{name}: {text}"));
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn calls_that_cannot_be() {
+    let load = || Model::load(&Checkpoint::open(bundled("")).unwrap(), &Device::Cpu).unwrap();
+    let model = load();
+    let mut cache = model.new_cache_with_limit(10).unwrap();
+    model.forward(&[1, 2, 3], &mut cache, LogitRows::None).unwrap();
+    let mut check = |tokens: &[u32], rows: LogitRows, wanted: &str| {
+        let e = model.forward(tokens, &mut cache, rows).unwrap_err();
+        assert!(matches!(e, Error::Usage(_)) && e.to_string().contains(wanted), "{e}");
+        assert_eq!(cache.len(), 3);
+    };
+    check(&[], LogitRows::Last, "no tokens");
+    check(&[5, 2048], LogitRows::Last, "token id 2048");
+    check(&[1; 8], LogitRows::None, "8 tokens after 3 do not fit in a context of 10");
+    check(&[1, 2], LogitRows::From(3), "logits from token 3 of 2");
+    model.forward(&[1; 7], &mut cache, LogitRows::None).unwrap();
+    assert_eq!(cache.len(), 10);
+
+    for limit in [0, 1025] {
+        assert!(model.new_cache_with_limit(limit).unwrap_err().to_string().contains("1 to 1024"));
+    }
+    let smaller = changed(|c, t| {
+        c["num_hidden_layers"] = json!(5);
+        t.retain(|name, _| !name.starts_with("model.layers.5."));
+    });
+    let smaller = Model::load(&Checkpoint::open(smaller.path()).unwrap(), &Device::Cpu).unwrap();
+    let e = smaller.forward(&[1], &mut model.new_cache(), LogitRows::Last).unwrap_err();
+    assert!(e.to_string().contains("another model"), "{e}");
+}
+
+/// An observer that fails in the middle leaves the cache as it was, and the next call works.
+#[test]
+fn an_observer_that_fails() {
+    use quant_runtime::model::{ActivationObserver, LinearSite};
+    struct FailsAt(LinearSite);
+    impl ActivationObserver for FailsAt {
+        fn linear_input(&mut self, site: LinearSite, _: &candle_core::Tensor) -> quant_runtime::Result<()> {
+            if site == self.0 { Err(Error::Usage("enough".into())) } else { Ok(()) }
+        }
+    }
+    let model = Model::load(&Checkpoint::open(bundled("")).unwrap(), &Device::Cpu).unwrap();
+    let mut cache = model.new_cache();
+    model.forward(&[1, 2, 3], &mut cache, LogitRows::None).unwrap();
+    let mut observer = FailsAt(LinearSite::FfnDown(2));
+    assert!(model.forward_observed(&[4, 5], &mut cache, LogitRows::All, &mut observer).is_err());
+    assert_eq!(cache.len(), 3);
+    let after = model.forward(&[4, 5], &mut cache, LogitRows::Last).unwrap();
+    let whole = model.forward(&[1, 2, 3, 4, 5], &mut model.new_cache(), LogitRows::Last).unwrap();
+    let difference =
+        (after - whole).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+    assert!(difference < 1e-4, "{difference}");
+}
+
+/// Two threads, two caches, one model.
+#[test]
+fn two_threads() {
+    let model = Model::load(&Checkpoint::open(bundled("")).unwrap(), &Device::Cpu).unwrap();
+    let run = |seed: u32| {
+        let mut cache = model.new_cache();
+        let tokens: Vec<u32> = (0..150).map(|i| (i * seed + 3) % 2048).collect();
+        let prompt = model.forward(&tokens, &mut cache, LogitRows::Last).unwrap();
+        let next = model.forward(&[seed], &mut cache, LogitRows::Last).unwrap();
+        [prompt, next].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    let alone = [run(7), run(11)];
+    let together = std::thread::scope(|s| [s.spawn(|| run(7)), s.spawn(|| run(11))].map(|t| t.join().unwrap()));
+    assert!(alone == together);
+}
