@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// The text.
     #[arg(short, long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
     prompt: Option<String>,
-    /// A file with the text, UTF-8.
+    /// A file with the text, UTF-8, taken as it is.
     #[arg(long, value_name = "F")]
     file: Option<PathBuf>,
     /// Do not add the tokens that the model wants around a text (BOS, EOS).
@@ -32,7 +32,7 @@ impl Args {
     pub(crate) fn run(self) -> CliResult {
         let text = match (&self.prompt, &self.file) {
             (Some(text), _) => text.clone(),
-            (None, Some(file)) => input::read_text(file)?,
+            (None, Some(file)) => input::read_exact_text(file)?,
             (None, None) => String::new(),
         };
         let tokenizer = Tokenizer::from_checkpoint(&Checkpoint::open(&self.model)?)?;
