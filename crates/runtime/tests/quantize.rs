@@ -186,8 +186,11 @@ fn importance_keys_and_gaps() {
     let e = QuantizePlan::new(&source, wrong).unwrap_err().to_string();
     assert!(e.contains(with) && e.contains("255"), "{e}");
     // Two bits without importance are refused before anything is written.
-    let e = QuantizePlan::new(&source, options(FileType::Q2_K_S)).unwrap_err().to_string();
+    let plan = QuantizePlan::new(&source, options(FileType::Q2_K_S)).unwrap();
+    assert_eq!(plan.dry_run().tensors.len(), 2);
+    let e = plan.run(dir.path().join("refused.gguf"), &go_on).unwrap_err().to_string();
     assert!(e.contains("importance matrix"), "{e}");
+    assert_eq!(names(dir.path()), ["out.gguf"]);
 }
 
 #[test]
