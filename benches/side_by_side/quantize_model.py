@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Quantizing a whole model: `quant gguf` beside llama_cpp.llama_model_quantize, in turns, each in a process of its own.
 
-    pip install llama-cpp-python==0.3.36
-    quantize_model.py QUANT_BINARY INPUT.gguf [--type Q4_K_M] [--threads 2] [--runs 3] [--dir DIR]
+    pip install llama-cpp-python==0.3.36 gguf==0.19
+    quantize_model.py QUANT_BINARY INPUT.gguf [--type Q4_K_M] [--threads 2] [--runs 3] [--dir DIR] [--imatrix FILE.gguf]
 
 For each run: wall time, user and system time, and peak resident memory from the kernel's account of the process (wait4), then whether the
 files are equal byte for byte. The input is read once before, so that both find it in the page cache.
@@ -23,7 +23,23 @@ import ctypes, sys, llama_cpp
 keep = llama_cpp.llama_log_callback(lambda *_: None)
 llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
 p = llama_cpp.llama_model_quantize_default_params()
-p.nthread, p.ftype = int(sys.argv[3]), int(sys.argv[4])
+p.nthread, p.ftype, p.allow_requantize = int(sys.argv[3]), int(sys.argv[4]), True
+if len(sys.argv) > 5:  # as tools/quantize/quantize.cpp: sum / count, and four keys
+    import gguf, numpy as np
+    r = gguf.GGUFReader(sys.argv[5])
+    t = {x.name: np.asarray(x.data, np.float32).reshape(-1) for x in r.tensors}
+    data = {n[:-8]: v / t[n[:-8] + ".counts"][0] for n, v in t.items() if n.endswith(".in_sum2")}
+    entries = (llama_cpp.llama_model_imatrix_data * (len(data) + 1))()
+    for e, (name, v) in zip(entries, data.items()):
+        e.name, e.data, e.size = name.encode(), v.ctypes.data_as(type(e.data)), len(v)
+    keys = [("file", sys.argv[5]), ("dataset", r.fields["imatrix.datasets"].contents()[0]), ("entries_count", len(data)),
+            ("chunks_count", r.fields["imatrix.chunk_count"].contents())]
+    overrides = (llama_cpp.llama_model_kv_override * (len(keys) + 1))()
+    for o, (key, v) in zip(overrides, keys):
+        o.key = b"quantize.imatrix." + key.encode()
+        if isinstance(v, int): o.tag, o.value.val_i64 = 0, v
+        else: o.tag, o.value.val_str = 3, v.encode()[:127]
+    p.imatrix, p.kv_overrides = ctypes.cast(entries, type(p.imatrix)), ctypes.cast(overrides, type(p.kv_overrides))
 sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(p)))
 """
 
@@ -50,12 +66,17 @@ def main():
     a.add_argument("quant"), a.add_argument("input")
     a.add_argument("--type", default="Q4_K_M"), a.add_argument("--threads", type=int, default=2)
     a.add_argument("--runs", type=int, default=3), a.add_argument("--dir", default=".")
+    a.add_argument("--imatrix")
     a = a.parse_args()
     ours, theirs = os.path.join(a.dir, "ours.gguf"), os.path.join(a.dir, "theirs.gguf")
     sides = {
         "quant": [os.path.abspath(a.quant), "--threads", str(a.threads), "gguf", a.input, ours, "--type", a.type],
         "llama.cpp": [sys.executable, "-c", CHILD, a.input, theirs, str(a.threads), str(FILE_TYPES[a.type])],
     }
+    if a.imatrix:
+        sides["quant"] += ["--imatrix", a.imatrix]
+        sides["llama.cpp"].append(a.imatrix)
+    sides["quant"].append("--allow-requantize")
     sha256(a.input)
     print(f"{'':10} {'wall s':>8} {'user s':>8} {'sys s':>8} {'peak MiB':>9}   {a.type}, {a.threads} threads, {os.path.getsize(a.input)} bytes in")
     best = {}
