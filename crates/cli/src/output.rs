@@ -2,6 +2,7 @@
 
 use crate::error::{CliError, CliResult};
 use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
 
 /// Runs `print` on buffered standard output. A reader that goes away ends the output quietly.
 pub(crate) fn to_stdout(print: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> CliResult {
@@ -19,4 +20,37 @@ pub(crate) fn to_stdout(print: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
 /// Prints one JSON object on a line of its own.
 pub(crate) fn print_json(value: &serde_json::Value) -> CliResult {
     to_stdout(|out| writeln!(out, "{value}"))
+}
+
+/// Text on standard output as it comes. Remembers a reader that went away.
+pub(crate) struct Stream {
+    out: io::Stdout,
+    error: Option<io::Error>,
+}
+
+impl Stream {
+    pub(crate) fn stdout() -> Self {
+        Self { out: io::stdout(), error: None }
+    }
+
+    /// Writes at once; `Break` if nobody reads any more.
+    pub(crate) fn write(&mut self, text: &str) -> ControlFlow<()> {
+        if self.error.is_none() {
+            self.error = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).err();
+        }
+        if self.error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// True if nobody reads any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// A reader that went away is no error, a full disk is.
+    pub(crate) fn finish(self) -> CliResult {
+        match self.error {
+            Some(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Failed(format!("standard output: {e}"))),
+            _ => Ok(()),
+        }
+    }
 }

@@ -105,6 +105,7 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(python::method);
         environment.set_formatter(python::print);
         environment.add_filter("tojson", json::tojson);
+        environment.add_test("iterable", python::is_iterable);
         environment.add_function(
             "raise_exception",
             |message: String| -> std::result::Result<Value, minijinja::Error> {
@@ -238,6 +239,15 @@ mod tests {
                 "error: chat template: the model's template refuses: no user",
             ),
             ("{{ 'a'.no_such() }}", "error: chat template: line 1: unknown method: string has no method named no_such"),
+            (
+                "{{ tools is iterable }}{{ messages is iterable }}{{ 'x' is iterable }}{{ 1 is iterable }}",
+                "FalseTrueTrueFalse",
+            ),
+            (
+                "{{ '{} {1} {0} {{}}'.format('a', 2).replace('{}', '') }}",
+                "error: chat template: line 1: invalid operation: format: `{}` and `{0}` together",
+            ),
+            ("{{ '<{}:{}>{{'.format('a', 2) }}{{ '{1}{0}'.format('a', true) }}", "<a:2>{Truea"),
             ("{{ messages[1:] | length }}{{ messages[::-1][0].role }}", "1assistant"),
         ];
         for (source, expected) in cases {

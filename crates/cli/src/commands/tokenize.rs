@@ -1,26 +1,30 @@
-//! `quant tokenize`: text to token ids.
+//! `quant tokenize`: token ids and pieces of a text.
 
-use crate::error::CliResult;
+use crate::error::{CliError, CliResult};
 use crate::{input, output};
 use quant_runtime::{Checkpoint, Tokenizer};
 use serde_json::json;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-/// Show the tokens of a text: ids and pieces.
+/// Show the token ids and pieces of a text.
+///
+/// A piece that is no whole character is written as its bytes, `<0xE4><0xBD>`.
 #[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("text").required(true).args(["prompt", "file"])))]
 pub(crate) struct Args {
     /// GGUF file, or directory with tokenizer.json.
     model: PathBuf,
     /// The text.
-    #[arg(short, long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// A file with the text, UTF-8, taken as it is.
-    #[arg(long, value_name = "F")]
+    /// A file with the text; `-`: standard input.
+    #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Do not add the tokens that the model wants around a text (BOS, EOS).
+    /// Without BOS and EOS, which come around the text where the model wants them.
     #[arg(long)]
     no_bos: bool,
-    /// Take the names of special tokens in the text as plain text.
+    /// Special tokens in the text (`<|im_end|>`) are text like any other.
     #[arg(long)]
     no_special: bool,
     /// Print one JSON object.
@@ -30,24 +34,61 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> CliResult {
+        let tokenizer = load(&self.model)?;
         let text = match (&self.prompt, &self.file) {
             (Some(text), _) => text.clone(),
-            (None, Some(file)) => input::read_exact_text(file)?,
-            (None, None) => String::new(),
+            (None, Some(file)) if file.as_os_str() == "-" => read_stdin()?,
+            (None, Some(file)) => input::read_text(file)?,
+            (None, None) => return Err(CliError::Usage("give a text with -p TEXT or --file FILE".to_owned())),
         };
-        let tokenizer = Tokenizer::from_checkpoint(&Checkpoint::open(&self.model)?)?;
         let ids = tokenizer.encode(&text, !self.no_bos, !self.no_special)?;
-        // A piece may be a part of a character; as text it is then shown with U+FFFD.
-        let piece = |id: &u32| tokenizer.piece(*id).map(|b| String::from_utf8_lossy(&b).into_owned());
-        let pieces: Vec<String> = ids.iter().map(piece).collect::<Result<_, _>>()?;
+        let pieces = ids.iter().map(|&id| Ok(readable(&tokenizer.piece(id)?))).collect::<CliResult<Vec<String>>>()?;
         output::to_stdout(|out| {
             if self.json {
-                return writeln!(out, "{}", json!({"ids": ids, "pieces": pieces}));
+                return writeln!(out, "{}", json!({ "ids": ids, "pieces": pieces }));
             }
             for (id, piece) in ids.iter().zip(&pieces) {
-                writeln!(out, "{id:>7}  {piece:?}")?;
+                writeln!(out, "{id:>7} {piece:?}")?;
             }
-            writeln!(out, "{} tokens", ids.len())
+            Ok(())
         })
+    }
+}
+
+/// A model's tokenizer. A directory needs no weights for it.
+fn load(path: &Path) -> CliResult<Tokenizer> {
+    if path.is_dir() {
+        return Ok(Tokenizer::from_hf_dir(path)?);
+    }
+    Ok(Tokenizer::from_checkpoint(&Checkpoint::open(path)?)?)
+}
+
+fn read_stdin() -> CliResult<String> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|e| CliError::Failed(format!("standard input: {e}")))?;
+    String::from_utf8(bytes)
+        .map_err(|e| CliError::Failed(format!("standard input: not UTF-8 at byte {}", e.utf8_error().valid_up_to())))
+}
+
+/// A piece as text; bytes that are no character one by one.
+fn readable(piece: &[u8]) -> String {
+    let mut out = String::with_capacity(piece.len());
+    for chunk in piece.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            out.push_str(&format!("<0x{byte:02X}>"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pieces_are_readable() {
+        for (piece, text) in [(&b"ab"[..], "ab"), (b"\xe4\xbd", "<0xE4><0xBD>"), (b"a\xffb", "a<0xFF>b"), (b"", "")] {
+            assert_eq!(super::readable(piece), text);
+        }
     }
 }

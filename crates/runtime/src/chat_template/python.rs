@@ -2,6 +2,7 @@
 
 use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Output, State};
+use std::borrow::Cow;
 
 /// Calls a Python method that minijinja does not have.
 pub(crate) fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -75,6 +76,11 @@ fn string_method(state: &mut State<'_, '_>, text: &str, name: &str, args: &[Valu
                 state.consume_fuel(1 + (text.len() + item.len()) as u64 / 64)?;
             }
             Value::from(joined)
+        }
+        "format" => {
+            let formatted = format(text, args)?;
+            state.consume_fuel(formatted.len() as u64 / 64)?;
+            Value::from(formatted)
         }
         "find" | "rfind" => {
             let (part,): (&str,) = from_args(args)?;
@@ -235,13 +241,59 @@ fn lines(text: &str, keep_ends: bool) -> Vec<String> {
     out
 }
 
+/// `str.format` with `{}` or `{0}`, and `{{` for a brace.
+fn format(text: &str, args: &[Value]) -> Result<String, Error> {
+    let mut out = String::with_capacity(text.len());
+    let (mut next, mut numbered) = (0, false);
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let (before, brace) = rest.split_at(at);
+        out.push_str(before);
+        if brace.starts_with("{{") || brace.starts_with("}}") {
+            out.push_str(&brace[..1]);
+            rest = &brace[2..];
+            continue;
+        }
+        let field = brace.strip_prefix('{').and_then(|field| field.split_once('}'));
+        let Some((field, after)) = field else { return Err(argument("format: a brace without its other half")) };
+        let index = if field.is_empty() {
+            next += 1;
+            next - 1
+        } else {
+            numbered = true;
+            field.parse().map_err(|_| argument("format: only `{}` and `{0}` are known"))?
+        };
+        if next > 0 && numbered {
+            return Err(argument("format: `{}` and `{0}` together"));
+        }
+        let Some(value) = args.get(index) else { return Err(argument("format: not enough arguments")) };
+        out.push_str(&text_of(value));
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// The test `iterable`: in Python, unlike minijinja, `none` is not.
+pub(crate) fn is_iterable(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::String)
+}
+
+/// A value as Python prints it.
+fn text_of(value: &Value) -> Cow<'static, str> {
+    match value.kind() {
+        ValueKind::Bool => Cow::Borrowed(if value.is_true() { "True" } else { "False" }),
+        ValueKind::None => Cow::Borrowed("None"),
+        ValueKind::Undefined => Cow::Borrowed(""),
+        _ => Cow::Owned(value.to_string()),
+    }
+}
+
 /// Prints as Python does: `True`, `None`; nothing for what is undefined.
 pub(crate) fn print(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let written = match value.kind() {
-        ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" }),
-        ValueKind::None => out.write_str("None"),
-        ValueKind::Undefined => Ok(()),
-        _ => write!(out, "{value}"),
+    let written = match value.as_str() {
+        Some(text) => out.write_str(text),
+        None => out.write_str(&text_of(value)),
     };
     written.map_err(|_| Error::from(ErrorKind::WriteFailure))
 }
