@@ -5,8 +5,18 @@ use candle_core::Device;
 use quant_runtime::{Checkpoint, Model, Tokenizer};
 use std::path::Path;
 
-/// A text file. It must be UTF-8.
+/// A text file to measure or calibrate on. It must be UTF-8. Line ends CR LF and CR become LF, as in Python's text mode: that is how the field's
+/// evaluation scripts read their texts, and a carriage return is a token of its own that costs perplexity.
 pub(crate) fn read_text(path: &Path) -> CliResult<String> {
+    read_exact_text(path).map(unify_line_ends)
+}
+
+fn unify_line_ends(text: String) -> String {
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
+}
+
+/// A text file as it is. It must be UTF-8.
+pub(crate) fn read_exact_text(path: &Path) -> CliResult<String> {
     let bytes = std::fs::read(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
@@ -45,7 +55,12 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use super::{parse_size, unify_line_ends};
+
+    #[test]
+    fn line_ends() {
+        assert_eq!(unify_line_ends("a\r\nb\rc\n\r\n".to_owned()), "a\nb\nc\n\n");
+    }
 
     #[test]
     fn sizes() {

@@ -7,6 +7,7 @@ mod output;
 mod peak_memory;
 mod progress;
 mod table;
+mod threads;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -24,11 +25,8 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut pool = rayon::ThreadPoolBuilder::new();
-    if let Some(n) = cli.threads {
-        pool = pool.num_threads(usize::from(n));
-    }
-    if let Err(e) = pool.build_global() {
+    let threads = cli.threads.map_or_else(threads::physical_cores, usize::from);
+    if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
         eprintln!("error: cannot start the threads: {e}");
         return ExitCode::from(1);
     }

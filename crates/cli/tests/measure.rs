@@ -152,3 +152,41 @@ fn bench_measures_both_tests() {
     let (code, error) = fails(&["bench", &model(), "-p", "2000"]);
     assert!(code == 2 && error.contains("context of 1024"), "{code} {error}");
 }
+
+#[test]
+fn quickstart_shows_every_level() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, short) = (dir.path().join("files"), dir.path().join("short.txt"));
+    let whole = std::fs::read_to_string(text()).unwrap();
+    std::fs::write(&short, whole.get(..4000).unwrap()).unwrap();
+    let (out_str, short) = (out.to_str().unwrap(), short.to_str().unwrap());
+    let report = json(&["quickstart", "--out", out_str, "--text", short, "--calibration", &text(), "--json"]);
+    let rows = report["rows"].as_array().unwrap();
+    let methods: Vec<_> = rows.iter().map(|r| r["method"].as_str().unwrap()).collect();
+    assert_eq!(methods, ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "Q4_K_M with imatrix"]);
+    let figure = |i: usize, key: &str| rows[i][key].as_f64().unwrap();
+    for i in 1..7 {
+        assert!(figure(i, "bytes") < figure(i - 1, "bytes"), "{report}");
+        assert!(figure(i, "bits_per_weight") < figure(i - 1, "bits_per_weight"), "{report}");
+        assert!(figure(i, "kl_mean") > figure(i - 1, "kl_mean"), "{report}");
+    }
+    for (i, row) in rows.iter().enumerate() {
+        assert!(figure(i, "ppl") > 1.0 && figure(i, "tokens_per_second") > 0.0, "{row}");
+        assert!((0.5..=1.0).contains(&figure(i, "same_top1")) && !row["text"].as_str().unwrap().is_empty(), "{row}");
+    }
+    // The files stay, whole: eight levels, the model, its statistics and importance matrix.
+    let names = std::fs::read_dir(&out).unwrap().count();
+    assert_eq!(names, 11);
+    let (code, error) = fails(&["quickstart", "--text", "none.txt"]);
+    assert!(code == 1 && error.contains("none.txt"), "{code} {error}");
+}
+
+#[test]
+fn line_ends_of_a_text_do_not_matter() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lf, crlf) = (text(), dir.path().join("crlf.txt"));
+    std::fs::write(&crlf, std::fs::read_to_string(&lf).unwrap().replace('\n', "\r\n")).unwrap();
+    let ppl =
+        |file: &str| json(&["perplexity", &model(), file, "--ctx", "64", "--chunks", "2", "--json"])["ppl"].clone();
+    assert_eq!(ppl(&lf), ppl(crlf.to_str().unwrap()));
+}

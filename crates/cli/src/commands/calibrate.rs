@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(crate) struct Args {
     /// GGUF file, or directory with safetensors.
     model: PathBuf,
-    /// Text file, UTF-8.
+    /// Text file, UTF-8; line ends are read as LF.
     text: PathBuf,
     /// Where the statistics go.
     out: PathBuf,

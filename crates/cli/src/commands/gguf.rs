@@ -68,8 +68,11 @@ impl Args {
         options.allow_requantize = self.allow_requantize;
         options.measure_errors = self.errors;
         let plan = QuantizePlan::new(&source, options)?;
-        if let Some(ty) = plan.requantizes().next() {
+        if let Some(ty) = plan.requantizes().next().filter(|_| self.allow_requantize) {
             eprintln!("warning: the source is {ty} already; the errors of both add up");
+        }
+        if let (true, Err(e)) = (self.dry_run, plan.ready()) {
+            eprintln!("warning: without --dry-run this is refused: {e}");
         }
         let report = if self.dry_run { plan.dry_run() } else { run_plan(plan, &self.out)? };
         for name in &report.without_importance {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Args {
     /// GGUF file, or directory with safetensors.
     model: PathBuf,
-    /// Text file, UTF-8.
+    /// Text file, UTF-8; line ends are read as LF.
     #[arg(required_unless_present = "base")]
     text: Option<PathBuf>,
     /// Tokens of a chunk [default: 512].

@@ -10,6 +10,7 @@ use quant_runtime::generate::{GenerateOptions, Generator, SamplingOptions};
 use quant_runtime::quantize::{Importance, QuantizeOptions, QuantizePlan};
 use quant_runtime::{Checkpoint, Device, Error, Model, Tokenizer};
 use serde_json::json;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,8 @@ const LEVELS: [FileType; 7] = [
 const CTX: usize = 256;
 /// Texts that the model samples for its own calibration, and their length in tokens.
 const SAMPLES: (u64, usize) = (24, 250);
+/// Tokens of the sentence that each file writes.
+const SENTENCE: usize = 32;
 
 /// Quantize the bundled model to several levels, load each file again, and show what it cost.
 ///
@@ -46,9 +49,12 @@ pub(crate) struct Args {
     /// Keep the files here [default: a temporary folder that is removed].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Evaluate on this text, UTF-8.
+    /// Evaluate on this text, UTF-8; line ends are read as LF.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Chunks of 256 tokens of the text to evaluate, at most.
+    #[arg(long, value_name = "N", default_value_t = 48)]
+    chunks: usize,
     /// Calibrate on this text, UTF-8.
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
@@ -88,7 +94,7 @@ impl Args {
         let source = ModelSource::open(&checkpoint)?;
 
         let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
-        let plan = EvalPlan::chunks(&tokenizer.encode(&text, true, false)?, bos, CTX, None)?;
+        let plan = EvalPlan::chunks(&tokenizer.encode(&text, true, false)?, bos, CTX, Some(self.chunks))?;
         let mut base = MemoryLogits::collect(&plan, &mut ModelLogits::new(&original))?;
         let importance = self.importance(&original, &tokenizer, out)?;
 
@@ -116,7 +122,7 @@ impl Args {
                 kl_mean: against.kl.mean,
                 same_top1: against.same_top1,
                 tokens_per_second: speed.first().map_or(0.0, |s| s.median()),
-                text: sample(&model, &Tokenizer::from_checkpoint(&checkpoint)?, PROMPT, 7, 32)?,
+                text: sample(&model, &Tokenizer::from_checkpoint(&checkpoint)?, PROMPT, 7, SENTENCE)?,
             });
             bar.set_position(rows.len() as u64);
         }
@@ -185,13 +191,15 @@ impl Args {
     }
 }
 
-/// Writes the bundled model as a directory.
+/// Writes the bundled model as a directory, each file atomically.
 fn unpack(dir: &Path) -> CliResult {
     let failed = |path: &Path, e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
     std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
     for (name, bytes) in MODEL {
         let path = dir.join(name);
-        std::fs::write(&path, bytes).map_err(|e| failed(&path, e))?;
+        let mut file = tempfile::Builder::new().prefix(".quant-").tempfile_in(dir).map_err(|e| failed(&path, e))?;
+        file.write_all(bytes).map_err(|e| failed(&path, e))?;
+        file.persist(&path).map_err(|e| failed(&path, e.error))?;
     }
     Ok(())
 }

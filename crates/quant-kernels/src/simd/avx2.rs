@@ -75,7 +75,12 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn half(bits: u16) -> f32 {
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+        // In all lanes: inserted in one, LLVM would keep the others of some register in use, and wait for it.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_set1_epi16(bits as i16))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_half(bits: u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(bits as i16)) }
     }
     #[inline(always)]
     unsafe fn floats(p: *const u8) -> __m256 {
@@ -97,6 +102,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> __m256i {
         unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn bytes_of(words: [u64; 2], at: usize) -> __m256i {
+        unsafe { _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(words[at / 8] as i64)) }
     }
     #[inline(always)]
     unsafe fn signed_bytes(p: *const u8) -> __m256i {
@@ -165,6 +174,20 @@ impl Simd for Avx2 {
         unsafe {
             let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
             _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.0, codes), _mm256_permutevar8x32_ps(t.1, codes), upper)
+        }
+    }
+    #[inline(always)]
+    unsafe fn lookup_5(low: Self::Table, high: Self::Table, codes: __m256i, bits: u32) -> __m256 {
+        unsafe {
+            let set = _mm256_castsi256_ps(Self::where_bit(bits, -1));
+            _mm256_blendv_ps(Self::lookup(low, codes), Self::lookup(high, codes), set)
+        }
+    }
+    #[inline(always)]
+    unsafe fn test(a: __m256i, mask: i32) -> u32 {
+        unsafe {
+            let clear = _mm256_cmpeq_epi32(_mm256_and_si256(a, _mm256_set1_epi32(mask)), _mm256_setzero_si256());
+            !(_mm256_movemask_ps(_mm256_castsi256_ps(clear)) as u32) & 0xff
         }
     }
 }

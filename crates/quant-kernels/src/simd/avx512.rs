@@ -66,7 +66,12 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn half(bits: u16) -> f32 {
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+        // In all lanes: inserted in one, LLVM would keep the others of some register in use, and wait for it.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_set1_epi16(bits as i16))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_half(bits: u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(bits as i16)) }
     }
     #[inline(always)]
     unsafe fn floats(p: *const u8) -> __m512 {
@@ -88,6 +93,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> __m512i {
         unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn bytes_of(words: [u64; 2], _: usize) -> __m512i {
+        unsafe { _mm512_cvtepu8_epi32(_mm_set_epi64x(words[1] as i64, words[0] as i64)) }
     }
     #[inline(always)]
     unsafe fn signed_bytes(p: *const u8) -> __m512i {
@@ -150,5 +159,13 @@ impl Simd for Avx512 {
     unsafe fn lookup(t: __m512, codes: __m512i) -> __m512 {
         // The instruction reads the low 4 bits of each index.
         unsafe { _mm512_permutexvar_ps(codes, t) }
+    }
+    #[inline(always)]
+    unsafe fn lookup_5(low: __m512, high: __m512, codes: __m512i, bits: u32) -> __m512 {
+        unsafe { _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(codes, low), bits as __mmask16, codes, high) }
+    }
+    #[inline(always)]
+    unsafe fn test(a: __m512i, mask: i32) -> u32 {
+        unsafe { u32::from(_mm512_test_epi32_mask(a, _mm512_set1_epi32(mask))) }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// A binary16 number.
     unsafe fn half(bits: u16) -> f32;
+    /// A binary16 number in every lane.
+    unsafe fn splat_half(bits: u16) -> Self::F;
     /// Binary32 numbers, little endian.
     unsafe fn floats(p: *const u8) -> Self::F;
     /// Binary16 numbers, little endian.
@@ -61,6 +63,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn splat_i(x: i32) -> Self::I;
     /// Bytes, zero-extended.
     unsafe fn bytes(p: *const u8) -> Self::I;
+    /// Bytes `at..` of 16, zero-extended; `at` is 0, or 8 with 8 lanes. From registers: bytes stored one by one would have to reach the cache first.
+    unsafe fn bytes_of(words: [u64; 2], at: usize) -> Self::I;
     /// Bytes, sign-extended.
     unsafe fn signed_bytes(p: *const u8) -> Self::I;
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
@@ -88,6 +92,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn table_sub(t: Self::Table, x: f32) -> Self::Table;
     /// The value of the code in the low 4 bits of each lane; higher bits do not matter.
     unsafe fn lookup(t: Self::Table, codes: Self::I) -> Self::F;
+    /// As `lookup`, in `high` in lane i where bit i of `bits` is set, else in `low`.
+    unsafe fn lookup_5(low: Self::Table, high: Self::Table, codes: Self::I, bits: u32) -> Self::F;
+    /// Bit i is set where lane i has a bit of `mask`.
+    unsafe fn test(a: Self::I, mask: i32) -> u32;
 }
 
 /// `e^x`, within 2 ulp for -87.3 <= x <= 88; x is clamped to that range, NaN stays NaN.

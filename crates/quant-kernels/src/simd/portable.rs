@@ -74,6 +74,10 @@ impl Simd for Portable {
         f16::from_bits(bits).to_f32()
     }
     #[inline(always)]
+    unsafe fn splat_half(bits: u16) -> F {
+        [f16::from_bits(bits).to_f32(); 8]
+    }
+    #[inline(always)]
     unsafe fn floats(p: *const u8) -> F {
         let bytes = unsafe { p.cast::<[[u8; 4]; 8]>().read_unaligned() };
         bytes.map(f32::from_le_bytes)
@@ -96,6 +100,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> I {
         unsafe { p.cast::<[u8; 8]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn bytes_of(words: [u64; 2], at: usize) -> I {
+        words[at / 8].to_le_bytes().map(i32::from)
     }
     #[inline(always)]
     unsafe fn signed_bytes(p: *const u8) -> I {
@@ -158,5 +166,13 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn lookup(t: [f32; 16], codes: I) -> F {
         codes.map(|c| t[(c & 15) as usize])
+    }
+    #[inline(always)]
+    unsafe fn lookup_5(low: [f32; 16], high: [f32; 16], codes: I, bits: u32) -> F {
+        from_fn(|i| if bits >> i & 1 == 1 { high } else { low }[(codes[i] & 15) as usize])
+    }
+    #[inline(always)]
+    unsafe fn test(a: I, mask: i32) -> u32 {
+        (0..8).filter(|&i| a[i] & mask != 0).map(|i| 1 << i).sum()
     }
 }

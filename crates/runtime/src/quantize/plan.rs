@@ -48,9 +48,8 @@ impl<'a> QuantizePlan<'a> {
     /// Chooses types and checks that every tensor can be brought to its own.
     ///
     /// # Errors
-    /// [`Error::Gguf`] for what [`plan`] refuses, and for names and keys that have no place in a file; [`Error::Usage`] for a source that is
-    /// quantized already, importance that is missing where a type cannot do without it or that has another width than the tensor;
-    /// [`Error::Unsupported`] for a type without a codec.
+    /// [`Error::Gguf`] for what [`plan`] refuses, and for names and keys that have no place in a file; [`Error::Usage`] for importance of
+    /// another width than the tensor; [`Error::Unsupported`] for a type without a codec.
     pub fn new(source: &'a ModelSource, mut options: QuantizeOptions) -> Result<Self> {
         let gguf = |e| Error::gguf(&source.path, e);
         options.importance = options.importance.filter(|i| !i.values.is_empty());
@@ -77,6 +76,29 @@ impl<'a> QuantizePlan<'a> {
         importance_of(tensor, &self.options)
     }
 
+    /// Whether [`run`](Self::run) would go ahead; a dry run may show what it would do all the same.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a source that is quantized already, unless that is allowed, and for importance that is missing where a type
+    /// cannot do without it.
+    pub fn ready(&self) -> Result<()> {
+        let pairs = self.source.tensors.iter().zip(&self.choices);
+        for (tensor, choice) in pairs.filter(|(t, c)| t.stored != c.ty) {
+            let name = &tensor.name;
+            if tensor.stored.is_quantized() && !self.options.allow_requantize {
+                return Err(Error::Usage(format!(
+                    "tensor `{name}` is {} already; quantizing it again adds to its errors (allow it with --allow-requantize)",
+                    tensor.stored
+                )));
+            }
+            if choice.needs_importance && self.importance(tensor).is_none() {
+                let (ty, file_type) = (choice.ty, self.options.mix.file_type);
+                return Err(Error::Usage(format!("tensor `{name}` as {ty} in {file_type} needs an importance matrix")));
+            }
+        }
+        Ok(())
+    }
+
     /// What [`run`](Self::run) would do.
     pub fn dry_run(&self) -> QuantizeReport {
         self.report(&[])
@@ -86,7 +108,7 @@ impl<'a> QuantizePlan<'a> {
     /// by a complete file. `observer` is called after every slab of rows and can end the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `out` is a file of the source, or if `observer` ended the run; [`Error::Malformed`], naming the tensor, for a weight
+    /// What [`ready`](Self::ready) refuses; [`Error::Usage`] if `out` is a file of the source, or if `observer` ended the run; [`Error::Malformed`], naming the tensor, for a weight
     /// that is not finite or does not fit in the type; [`Error::Io`].
     pub fn run(
         self,
@@ -94,6 +116,7 @@ impl<'a> QuantizePlan<'a> {
         observer: &(dyn Fn(Progress<'_>) -> ControlFlow<()> + Sync),
     ) -> Result<QuantizeReport> {
         let out = out.as_ref();
+        self.ready()?;
         if self.source.reads(out) {
             return Err(Error::Usage(format!("{} would be overwritten by its own result", out.display())));
         }
@@ -170,12 +193,6 @@ fn check(tensor: &SourceTensor, choice: &Choice, options: &QuantizeOptions) -> R
         return Ok(());
     }
     let name = &tensor.name;
-    if tensor.stored.is_quantized() && !options.allow_requantize {
-        return Err(Error::Usage(format!(
-            "tensor `{name}` is {} already; quantizing it again adds to its errors (allow it with --allow-requantize)",
-            tensor.stored
-        )));
-    }
     if !blocks::can_dequantize(tensor.stored) {
         return Err(Error::Unsupported(format!("tensor `{name}`: reading values of {}", tensor.stored)));
     }
@@ -190,13 +207,6 @@ fn check(tensor: &SourceTensor, choice: &Choice, options: &QuantizeOptions) -> R
             let found = values.len();
             return Err(Error::Usage(format!("importance of `{name}`: expected {expected} values, found {found}")));
         }
-    }
-    if choice.needs_importance && importance_of(tensor, options).is_none() {
-        let ty = choice.ty;
-        return Err(Error::Usage(format!(
-            "tensor `{name}` as {ty} in {} needs an importance matrix",
-            options.mix.file_type
-        )));
     }
     Ok(())
 }

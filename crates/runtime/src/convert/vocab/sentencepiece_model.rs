@@ -169,4 +169,18 @@ mod tests {
         assert!(SentencePieceModel::parse(b"IQ== 0\n").is_err());
         assert!(SentencePieceModel::parse(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_give_a_model_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
+            let _ = SentencePieceModel::parse(&bytes);
+        }
+
+        #[test]
+        fn any_change_gives_a_model_or_an_error(at in 0..SMALL.len(), value in proptest::num::u8::ANY) {
+            let mut bytes = SMALL.to_vec();
+            bytes[at] = value;
+            let _ = SentencePieceModel::parse(&bytes);
+        }
+    }
 }

@@ -1,0 +1,125 @@
+//! `gguf` and `convert`, as a script sees them: exit codes, JSON keys, files.
+
+use gguf_format::Gguf;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn model() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket-6m").display().to_string()
+}
+
+fn quant(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quant")).args(args).output().unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    let out = quant(args);
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {error}");
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {error}"))
+}
+
+fn fails(args: &[&str]) -> (i32, String) {
+    let out = quant(args);
+    assert!(out.stdout.is_empty(), "{args:?}");
+    (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+fn path(dir: &tempfile::TempDir, name: &str) -> String {
+    dir.path().join(name).display().to_string()
+}
+
+#[test]
+fn a_level_in_one_step_and_by_way_of_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, f32, two) = (path(&dir, "one.gguf"), path(&dir, "f32.gguf"), path(&dir, "two.gguf"));
+    let report = json(&["gguf", &model(), &one, "--type", "q4_k_m", "--errors", "--json"]);
+    assert_eq!(report["out"], one.as_str());
+    assert_eq!(report["bytes"], std::fs::metadata(&one).unwrap().len());
+    let bpw = report["bits_per_weight"].as_f64().unwrap();
+    assert!(bpw > 4.5 && bpw < 5.2 && report["seconds"].as_f64().unwrap() > 0.0, "{bpw}");
+    let tensors = report["tensors"].as_array().unwrap();
+    assert_eq!(tensors.len(), 57);
+    for t in tensors {
+        let nmse = t["nmse"].as_f64().unwrap();
+        let quantized = t["bits_per_weight"].as_f64().unwrap() < 16.0;
+        assert!(t["name"].is_string() && t["type"].is_string() && (nmse > 0.0) == quantized && nmse < 0.01, "{t}");
+    }
+
+    let report = json(&["convert", &model(), &f32, "--type", "f32", "--json"]);
+    assert_eq!(report["bits_per_weight"], 32.0);
+    json(&["gguf", &f32, &two, "--type", "Q4_K_M", "--json"]);
+    assert!(std::fs::read(&one).unwrap() == std::fs::read(&two).unwrap(), "BF16 to F32 loses nothing");
+}
+
+#[test]
+fn convert_keeps_the_type_unless_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = path(&dir, "out.gguf");
+    for (args, expected) in [(&[][..], 32), (&["--type", "F16"][..], 1), (&["--type", "f32"][..], 0)] {
+        json(&[&["convert", &model(), &out, "--json"][..], args].concat());
+        let file = Gguf::open(&out).unwrap();
+        assert_eq!(file.metadata().need_u64("general.file_type").unwrap(), expected, "{args:?}");
+    }
+    let (code, error) = fails(&["convert", &out, &path(&dir, "again.gguf")]);
+    assert!(code == 2 && error.contains("GGUF file already"), "{code} {error}");
+}
+
+#[test]
+fn options_choose_types() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = path(&dir, "out.gguf");
+    let base = ["gguf", &model(), &out, "--type", "Q4_K_M", "--dry-run", "--json"].map(str::to_owned);
+    for (args, tensor, expected) in [
+        (&[][..], "output.weight", "Q6_K"),
+        (&["--pure"][..], "output.weight", "Q4_K"),
+        (&["--leave-output-tensor"][..], "output.weight", "BF16"),
+        (&["--output-tensor-type", "q8_0"][..], "output.weight", "Q8_0"),
+        (&["--token-embedding-type", "Q5_K"][..], "token_embd.weight", "Q5_K"),
+        (&["--tensor-type", r"blk\.[01]\.ffn=Q3_K", "--tensor-type", "ffn=q5_0"][..], "blk.1.ffn_up.weight", "Q3_K"),
+        (&["--tensor-type", r"blk\.[01]\.ffn=Q3_K", "--tensor-type", "ffn=q5_0"][..], "blk.2.ffn_up.weight", "Q5_0"),
+    ] {
+        let args: Vec<&str> = base.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        let report = json(&args);
+        let found = report["tensors"].as_array().unwrap().iter().find(|t| t["name"] == tensor).unwrap();
+        assert_eq!(found["type"], expected, "{args:?}");
+        assert!(report["out"].is_null() && !Path::new(&out).exists());
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_2_and_touches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = path(&dir, "out.gguf");
+    std::fs::write(&out, b"old").unwrap();
+    let q8 = path(&dir, "q8.gguf");
+    json(&["gguf", &model(), &q8, "--type", "Q8_0", "--json"]);
+    let model = model();
+    for (args, expected) in [
+        (&["gguf", &model, &out, "--type", "Q4"][..], "Q4_K_M"),
+        (&["gguf", &model, &out], "--type"),
+        (&["gguf", &model, &out, "--type", "Q4_0", "--tensor-type", "attn_v"], "REGEX=TYPE"),
+        (&["gguf", &model, &out, "--type", "Q4_0", "--tensor-type", "(=Q4_0"], "pattern"),
+        (&["gguf", &model, &out, "--type", "Q4_0", "--tensor-type", "v=Q4_K_M"], "Q4_K,"),
+        (&["gguf", &q8, &out, "--type", "Q4_0"], "--allow-requantize"),
+        (&["gguf", &q8, &q8, "--type", "Q8_0"], "overwritten"),
+        (&["gguf", &model, &out, "--type", "Q2_K_S"], "importance matrix"),
+        (&["convert", &model, &out, "--type", "Q8_0"], "f16"),
+    ] {
+        let (code, error) = fails(args);
+        assert!(code == 2 && error.contains(expected), "{args:?}: {code} {error}");
+        assert_eq!(std::fs::read(&out).unwrap(), b"old", "{args:?}");
+    }
+    let missing = PathBuf::from(&model).join("nothing").display().to_string();
+    for args in [
+        &["gguf", &missing, &out, "--type", "Q4_0"][..],
+        &["gguf", &model, &path(&dir, "no/such/folder.gguf"), "--type", "Q4_0"],
+        &["gguf", &model, &out, "--type", "Q4_0", "--imatrix", &missing],
+        &["gguf", &model, &out, "--type", "Q4_0", "--imatrix", &q8],
+    ] {
+        let (code, error) = fails(args);
+        assert!(code == 1 && error.lines().count() == 1, "{args:?}: {code} {error}");
+    }
+    assert_eq!(std::fs::read(&out).unwrap(), b"old");
+}
