@@ -51,6 +51,10 @@ fn perplexity_against_itself_by_model_and_by_logits() {
 
     let by_model = json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--base", &model, "--json"]);
     let by_logits = json(&["perplexity", &model, "--base", logits, "--json"]);
+    let cut = dir.path().join("cut.safetensors");
+    std::fs::write(&cut, &std::fs::read(logits).unwrap()[..5000]).unwrap();
+    let (code, error) = fails(&["perplexity", &model, &text, "--base", cut.to_str().unwrap()]);
+    assert!(code == 1 && error.contains("cut.safetensors: tensor `"), "{code} {error}");
     for report in [by_model, by_logits] {
         assert_eq!(report["tokens_scored"], 93);
         assert!((report["ppl"].as_f64().unwrap() / ppl - 1.0).abs() < 1e-6);

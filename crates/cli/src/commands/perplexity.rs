@@ -40,7 +40,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self) -> CliResult {
         let mut logits_base = match &self.base {
-            Some(path) if path.is_file() && LogitsFile::is_logits_file(path) => Some(LogitsFile::open(path)?),
+            Some(path) if path.is_file() && LogitsFile::is_safetensors(path) => Some(LogitsFile::open(path)?),
             _ => None,
         };
         if self.text.is_none() && logits_base.is_none() {
@@ -141,7 +141,8 @@ fn report_json(r: &EvalReport) -> Value {
 
 fn print_report(out: &mut dyn Write, r: &EvalReport) -> std::io::Result<()> {
     writeln!(out, "perplexity {:.4} ± {:.4}", r.ppl, r.ppl_stderr)?;
-    writeln!(out, "{} tokens scored, {} chunks of {}", r.tokens_scored, r.chunks, r.ctx)?;
+    let chunks = if r.chunks == 1 { "chunk" } else { "chunks" };
+    writeln!(out, "{} tokens scored, {} {chunks} of {}", r.tokens_scored, r.chunks, r.ctx)?;
     let Some(b) = &r.base else { return Ok(()) };
     writeln!(out, "base perplexity {:.4}, ratio {:.6}", b.base_ppl, r.ppl / b.base_ppl)?;
     let row = |name: &str, value: String| vec![name.to_owned(), value];

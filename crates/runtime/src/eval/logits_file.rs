@@ -7,6 +7,7 @@
 use super::EvalPlan;
 use crate::safetensors_io::{Dtype, SafetensorsReader, SafetensorsWriter, TensorSpec};
 use crate::{Error, Result};
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -59,9 +60,12 @@ impl LogitsFile {
         Ok(file)
     }
 
-    /// True if the file at `path` looks like a file of logits: safetensors with a tensor `logits`.
-    pub fn is_logits_file(path: impl AsRef<Path>) -> bool {
-        SafetensorsReader::open(path).is_ok_and(|r| r.tensors().contains_key("logits"))
+    /// True if the file at `path` begins as safetensors do, with the length of a JSON header: no GGUF file and no directory does. Whether it is
+    /// a whole file of logits, [`open`](Self::open) finds out.
+    pub fn is_safetensors(path: impl AsRef<Path>) -> bool {
+        let mut start = Vec::new();
+        let read = std::fs::File::open(path).and_then(|f| f.take(9).read_to_end(&mut start));
+        read.is_ok() && start.get(8) == Some(&b'{') && !start.starts_with(b"GGUF")
     }
 
     /// Where the file is.
