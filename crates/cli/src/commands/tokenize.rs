@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// The text.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// A file with the text; `-`: standard input.
+    /// A file with the text, UTF-8, taken as it is; `-`: standard input.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Without BOS and EOS, which come around the text where the model wants them.
@@ -38,7 +38,7 @@ impl Args {
         let text = match (&self.prompt, &self.file) {
             (Some(text), _) => text.clone(),
             (None, Some(file)) if file.as_os_str() == "-" => read_stdin()?,
-            (None, Some(file)) => input::read_text(file)?,
+            (None, Some(file)) => input::read_exact_text(file)?,
             (None, None) => return Err(CliError::Usage("give a text with -p TEXT or --file FILE".to_owned())),
         };
         let ids = tokenizer.encode(&text, !self.no_bos, !self.no_special)?;
