@@ -1,4 +1,5 @@
-//! Tokenizers of models: the bundled one in its two forms, and a real one.
+//! Tokenizers of models: the bundled one in its two forms, and a real one: set QUANT_REAL_MODEL to a folder with
+//! Qwen2.5-Coder-0.5B-Instruct's Q4_K_M file and, in `hf`, its Hugging Face directory.
 
 mod common;
 
@@ -81,8 +82,8 @@ fn real_model(tokenizer: &Tokenizer) {
 
 #[test]
 fn real_gguf() {
-    let Some(path) = from_environment("QUANT_REAL_GGUF") else { return };
-    let checkpoint = Checkpoint::open(path).expect("opens");
+    let Some(path) = from_environment("QUANT_REAL_MODEL") else { return };
+    let checkpoint = Checkpoint::open(path.join("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")).expect("opens");
     let started = Instant::now();
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).expect("loads");
     println!("GGUF tokenizer of {} tokens loaded in {:?}", tokenizer.vocab_size(), started.elapsed());
@@ -93,7 +94,7 @@ fn real_gguf() {
 fn real_directory() {
     let Some(path) = from_environment("QUANT_REAL_MODEL") else { return };
     let started = Instant::now();
-    let tokenizer = Tokenizer::from_hf_dir(path).expect("loads");
+    let tokenizer = Tokenizer::from_hf_dir(path.join("hf")).expect("loads");
     println!("tokenizer.json of {} tokens loaded in {:?}", tokenizer.vocab_size(), started.elapsed());
     real_model(&tokenizer);
 }
