@@ -1,30 +1,10 @@
 //! `gguf` and `convert`, as a script sees them: exit codes, JSON keys, files.
 
+mod common;
+
+use common::{MODEL, fails, json};
 use gguf_format::Gguf;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn model() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket-6m").display().to_string()
-}
-
-fn quant(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_quant")).args(args).output().unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    let out = quant(args);
-    let error = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(0), "{args:?}: {error}");
-    serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {error}"))
-}
-
-fn fails(args: &[&str]) -> (i32, String) {
-    let out = quant(args);
-    assert!(out.stdout.is_empty(), "{args:?}");
-    (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned())
-}
 
 fn path(dir: &tempfile::TempDir, name: &str) -> String {
     dir.path().join(name).display().to_string()
@@ -34,7 +14,7 @@ fn path(dir: &tempfile::TempDir, name: &str) -> String {
 fn a_level_in_one_step_and_by_way_of_f32() {
     let dir = tempfile::tempdir().unwrap();
     let (one, f32, two) = (path(&dir, "one.gguf"), path(&dir, "f32.gguf"), path(&dir, "two.gguf"));
-    let report = json(&["gguf", &model(), &one, "--type", "q4_k_m", "--errors", "--json"]);
+    let report = json(&["gguf", MODEL, &one, "--type", "q4_k_m", "--errors", "--json"]);
     assert_eq!(report["out"], one.as_str());
     assert_eq!(report["bytes"], std::fs::metadata(&one).unwrap().len());
     let bpw = report["bits_per_weight"].as_f64().unwrap();
@@ -47,7 +27,7 @@ fn a_level_in_one_step_and_by_way_of_f32() {
         assert!(t["name"].is_string() && t["type"].is_string() && (nmse > 0.0) == quantized && nmse < 0.01, "{t}");
     }
 
-    let report = json(&["convert", &model(), &f32, "--type", "f32", "--json"]);
+    let report = json(&["convert", MODEL, &f32, "--type", "f32", "--json"]);
     assert_eq!(report["bits_per_weight"], 32.0);
     json(&["gguf", &f32, &two, "--type", "Q4_K_M", "--json"]);
     assert!(std::fs::read(&one).unwrap() == std::fs::read(&two).unwrap(), "BF16 to F32 loses nothing");
@@ -58,7 +38,7 @@ fn convert_keeps_the_type_unless_told() {
     let dir = tempfile::tempdir().unwrap();
     let out = path(&dir, "out.gguf");
     for (args, expected) in [(&[][..], 32), (&["--type", "F16"][..], 1), (&["--type", "f32"][..], 0)] {
-        json(&[&["convert", &model(), &out, "--json"][..], args].concat());
+        json(&[&["convert", MODEL, &out, "--json"][..], args].concat());
         let file = Gguf::open(&out).unwrap();
         assert_eq!(file.metadata().need_u64("general.file_type").unwrap(), expected, "{args:?}");
     }
@@ -70,7 +50,7 @@ fn convert_keeps_the_type_unless_told() {
 fn options_choose_types() {
     let dir = tempfile::tempdir().unwrap();
     let out = path(&dir, "out.gguf");
-    let base = ["gguf", &model(), &out, "--type", "Q4_K_M", "--dry-run", "--json"].map(str::to_owned);
+    let base = ["gguf", MODEL, &out, "--type", "Q4_K_M", "--dry-run", "--json"].map(str::to_owned);
     for (args, tensor, expected) in [
         (&[][..], "output.weight", "Q6_K"),
         (&["--pure"][..], "output.weight", "Q4_K"),
@@ -94,8 +74,8 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
     let out = path(&dir, "out.gguf");
     std::fs::write(&out, b"old").unwrap();
     let q8 = path(&dir, "q8.gguf");
-    json(&["gguf", &model(), &q8, "--type", "Q8_0", "--json"]);
-    let model = model();
+    json(&["gguf", MODEL, &q8, "--type", "Q8_0", "--json"]);
+    let model = MODEL.to_owned();
     for (args, expected) in [
         (&["gguf", &model, &out, "--type", "Q4"][..], "Q4_K_M"),
         (&["gguf", &model, &out], "--type"),

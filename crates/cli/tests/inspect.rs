@@ -1,14 +1,13 @@
 //! `quant inspect` as a user runs it.
 
+mod common;
+
+use common::quant;
 use gguf_format::imatrix::{Entry, Imatrix};
 use gguf_format::{GgmlType, Metadata, TensorSpec, WritePlan};
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-fn quant(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_quant")).args(args).output().unwrap()
-}
+use std::process::{Command, Stdio};
 
 fn stdout(path: &Path, json: bool) -> String {
     let path = path.to_str().unwrap();

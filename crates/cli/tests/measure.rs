@@ -1,38 +1,16 @@
 //! The commands that measure, as a script sees them: exit codes, JSON keys, files.
 
-use serde_json::Value;
+mod common;
+
+use common::{MODEL, fails, json};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn model() -> String {
-    root().join("models/pocket-6m").display().to_string()
-}
-
 fn text() -> String {
     root().join("models/pocket-6m-texts/evaluation.txt").display().to_string()
-}
-
-fn quant(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_quant")).args(args).output().unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    let out = quant(args);
-    let error = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(0), "{args:?}: {error}");
-    serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {error}"))
-}
-
-/// Exit code and the one line on standard error.
-fn fails(args: &[&str]) -> (i32, String) {
-    let out = quant(args);
-    let error = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.stdout.is_empty(), "{args:?}");
-    (out.status.code().unwrap_or(-1), error)
 }
 
 #[test]
@@ -40,8 +18,8 @@ fn perplexity_against_itself_by_model_and_by_logits() {
     let dir = tempfile::tempdir().unwrap();
     let logits = dir.path().join("l.safetensors");
     let logits = logits.to_str().unwrap();
-    let (model, text) = (model(), text());
-    let plain = json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--save-logits", logits, "--json"]);
+    let (model, text) = (MODEL, text());
+    let plain = json(&["perplexity", model, &text, "--ctx", "64", "--chunks", "3", "--save-logits", logits, "--json"]);
     assert_eq!((&plain["ctx"], &plain["chunks"], &plain["tokens_scored"]), (&64.into(), &3.into(), &93.into()));
     let ppl = plain["ppl"].as_f64().unwrap();
     assert!(ppl > 10.0 && ppl < 200.0 && plain["ppl_stderr"].as_f64().unwrap() > 0.0, "{plain}");
@@ -49,11 +27,11 @@ fn perplexity_against_itself_by_model_and_by_logits() {
     let bytes = std::fs::metadata(logits).unwrap().len();
     assert!((192 * 4 * 2049..192 * 4 * 2049 + 1000).contains(&bytes), "{bytes}");
 
-    let by_model = json(&["perplexity", &model, &text, "--ctx", "64", "--chunks", "3", "--base", &model, "--json"]);
-    let by_logits = json(&["perplexity", &model, "--base", logits, "--json"]);
+    let by_model = json(&["perplexity", model, &text, "--ctx", "64", "--chunks", "3", "--base", model, "--json"]);
+    let by_logits = json(&["perplexity", model, "--base", logits, "--json"]);
     let cut = dir.path().join("cut.safetensors");
     std::fs::write(&cut, &std::fs::read(logits).unwrap()[..5000]).unwrap();
-    let (code, error) = fails(&["perplexity", &model, &text, "--base", cut.to_str().unwrap()]);
+    let (code, error) = fails(&["perplexity", model, &text, "--base", cut.to_str().unwrap()]);
     assert!(code == 1 && error.contains("cut.safetensors: tensor `"), "{code} {error}");
     for report in [by_model, by_logits] {
         assert_eq!(report["tokens_scored"], 93);
@@ -69,20 +47,20 @@ fn perplexity_against_itself_by_model_and_by_logits() {
 
 #[test]
 fn perplexity_says_what_is_wrong() {
-    let (model, text) = (model(), text());
+    let (model, text) = (MODEL, text());
     let dir = tempfile::tempdir().unwrap();
     let (binary, target) = (dir.path().join("b.txt"), dir.path().join("no/l.safetensors"));
     std::fs::write(&binary, b"abc\xff").unwrap();
     let (binary, target) = (binary.to_str().unwrap(), target.to_str().unwrap());
     let cases: [(&[&str], i32, &str); 8] = [
-        (&["perplexity", &model], 2, "required"),
-        (&["perplexity", &model, &text, "--ctx", "3"], 2, "too short"),
-        (&["perplexity", &model, &text, "--ctx", "4096"], 2, "context"),
-        (&["perplexity", &model, &text, "--chunks", "0"], 2, "zero chunks"),
-        (&["perplexity", &model, "none.txt"], 1, "none.txt"),
-        (&["perplexity", &model, binary], 1, "not UTF-8 at byte 3"),
+        (&["perplexity", model], 2, "required"),
+        (&["perplexity", model, &text, "--ctx", "3"], 2, "too short"),
+        (&["perplexity", model, &text, "--ctx", "4096"], 2, "context"),
+        (&["perplexity", model, &text, "--chunks", "0"], 2, "zero chunks"),
+        (&["perplexity", model, "none.txt"], 1, "none.txt"),
+        (&["perplexity", model, binary], 1, "not UTF-8 at byte 3"),
         (&["perplexity", "none.gguf", &text], 1, "none.gguf"),
-        (&["perplexity", &model, &text, "--ctx", "64", "--save-logits", target], 1, "l.safetensors"),
+        (&["perplexity", model, &text, "--ctx", "64", "--save-logits", target], 1, "l.safetensors"),
     ];
     for (args, code, part) in cases {
         let (got, error) = fails(args);
@@ -96,8 +74,8 @@ fn calibrate_writes_statistics_and_importance() {
     let dir = tempfile::tempdir().unwrap();
     let (stats, imatrix) = (dir.path().join("s.safetensors"), dir.path().join("i.gguf"));
     let (stats, imatrix) = (stats.to_str().unwrap(), imatrix.to_str().unwrap());
-    let (model, text) = (model(), text());
-    let args = ["calibrate", &model, &text, stats, "--samples", "3", "--seq-len", "32", "--imatrix", imatrix, "--json"];
+    let (model, text) = (MODEL, text());
+    let args = ["calibrate", model, &text, stats, "--samples", "3", "--seq-len", "32", "--imatrix", imatrix, "--json"];
     let report = json(&args);
     assert_eq!((&report["samples"], &report["tokens"], &report["inputs"]), (&3.into(), &96.into(), &24.into()));
     assert!(report["warnings"][0].as_str().unwrap().contains("few"));
@@ -111,7 +89,7 @@ fn calibrate_writes_statistics_and_importance() {
     assert_eq!(a.len(), 6 * 7);
     assert!(a.keys().eq(b.keys()));
 
-    let small = ["calibrate", &model, &text, stats, "--samples", "3", "--seq-len", "32", "--gram"];
+    let small = ["calibrate", model, &text, stats, "--samples", "3", "--seq-len", "32", "--gram"];
     let whole = json(&[&small[..], &["--json"]].concat());
     let gram = std::fs::read(stats).unwrap();
     let passes = json(&[&small[..], &["--stats-memory", "2M", "--json"]].concat());
@@ -121,17 +99,17 @@ fn calibrate_writes_statistics_and_importance() {
 
 #[test]
 fn calibrate_says_what_is_wrong() {
-    let (model, text) = (model(), text());
+    let (model, text) = (MODEL, text());
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("s");
     std::fs::write(&out, b"old").unwrap();
     let out_str = out.to_str().unwrap();
     let cases: [(&[&str], i32, &str); 5] = [
-        (&["calibrate", &model, &text, out_str, "--samples", "0"], 2, "0 samples"),
-        (&["calibrate", &model, &text, out_str, "--seq-len", "2000"], 2, "context"),
-        (&["calibrate", &model, &text, out_str, "--imatrix", out_str], 2, "same file"),
-        (&["calibrate", &model, &text, out_str, "--gram", "--stats-memory", "1K"], 2, "more than the 1000 allowed"),
-        (&["calibrate", &model, "none.txt", out_str], 1, "none.txt"),
+        (&["calibrate", model, &text, out_str, "--samples", "0"], 2, "0 samples"),
+        (&["calibrate", model, &text, out_str, "--seq-len", "2000"], 2, "context"),
+        (&["calibrate", model, &text, out_str, "--imatrix", out_str], 2, "same file"),
+        (&["calibrate", model, &text, out_str, "--gram", "--stats-memory", "1K"], 2, "more than the 1000 allowed"),
+        (&["calibrate", model, "none.txt", out_str], 1, "none.txt"),
     ];
     for (args, code, part) in cases {
         let (got, error) = fails(args);
@@ -144,7 +122,7 @@ fn calibrate_says_what_is_wrong() {
 
 #[test]
 fn bench_measures_both_tests() {
-    let report = json(&["bench", &model(), "-p", "32", "-n", "4", "-r", "3", "-d", "8", "--threads", "2", "--json"]);
+    let report = json(&["bench", MODEL, "-p", "32", "-n", "4", "-r", "3", "-d", "8", "--threads", "2", "--json"]);
     assert_eq!(report["threads"], 2);
     for (result, test) in report["results"].as_array().unwrap().iter().zip(["pp32", "tg4"]) {
         assert_eq!((&result["test"], &result["depth"]), (&test.into(), &8.into()));
@@ -153,7 +131,7 @@ fn bench_measures_both_tests() {
     }
     #[cfg(target_os = "linux")]
     assert!(report["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
-    let (code, error) = fails(&["bench", &model(), "-p", "2000"]);
+    let (code, error) = fails(&["bench", MODEL, "-p", "2000"]);
     assert!(code == 2 && error.contains("context of 1024"), "{code} {error}");
 }
 
@@ -190,7 +168,6 @@ fn line_ends_of_a_text_do_not_matter() {
     let dir = tempfile::tempdir().unwrap();
     let (lf, crlf) = (text(), dir.path().join("crlf.txt"));
     std::fs::write(&crlf, std::fs::read_to_string(&lf).unwrap().replace('\n', "\r\n")).unwrap();
-    let ppl =
-        |file: &str| json(&["perplexity", &model(), file, "--ctx", "64", "--chunks", "2", "--json"])["ppl"].clone();
+    let ppl = |file: &str| json(&["perplexity", MODEL, file, "--ctx", "64", "--chunks", "2", "--json"])["ppl"].clone();
     assert_eq!(ppl(&lf), ppl(crlf.to_str().unwrap()));
 }

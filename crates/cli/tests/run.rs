@@ -1,37 +1,11 @@
 //! `quant run` and `quant tokenize` as a user runs them, on the bundled model.
 
+mod common;
+
+use common::{MODEL, command, fails, json, out};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
-
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pocket-6m");
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quant"));
-    command.args(args);
-    command
-}
-
-fn quant(args: &[&str]) -> Output {
-    command(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn out(args: &[&str]) -> String {
-    let output = quant(args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&out(args)).unwrap()
-}
-
-/// Exit code and the one line on standard error.
-fn error(args: &[&str]) -> (i32, String) {
-    let output = quant(args);
-    assert!(output.stdout.is_empty(), "{args:?}");
-    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
-}
+use std::process::Stdio;
 
 #[test]
 fn tokenize() {
@@ -57,11 +31,11 @@ fn tokenize() {
     assert!(lines.contains("\"\\n\""), "{lines}");
     assert_eq!(out(&["tokenize", MODEL, "-p", "", "--no-bos"]), "");
     std::fs::write(&file, b"ab\xff").unwrap();
-    let (code, message) = error(&["tokenize", MODEL, "--file", file.to_str().unwrap()]);
+    let (code, message) = fails(&["tokenize", MODEL, "--file", file.to_str().unwrap()]);
     assert_eq!(code, 1);
     assert!(message.contains("not UTF-8 at byte 2"), "{message}");
-    assert_eq!(error(&["tokenize", MODEL]).0, 2);
-    assert_eq!(error(&["tokenize", MODEL, "-p", "a", "--file", "b"]).0, 2);
+    assert_eq!(fails(&["tokenize", MODEL]).0, 2);
+    assert_eq!(fails(&["tokenize", MODEL, "-p", "a", "--file", "b"]).0, 2);
 }
 
 #[test]
@@ -147,12 +121,12 @@ fn wrong_usage_and_missing_models() {
         (&["run", MODEL, "-p", "x", "--device", "tpu"], 2, "tpu"),
     ];
     for (args, code, message) in cases {
-        let (found, text) = error(args);
+        let (found, text) = fails(args);
         assert_eq!(found, *code, "{args:?}: {text}");
         assert!(text.contains(message), "{args:?}: {text}");
     }
     if !cfg!(feature = "cuda") {
-        let (code, text) = error(&["run", MODEL, "-p", "x", "--device", "cuda"]);
+        let (code, text) = fails(&["run", MODEL, "-p", "x", "--device", "cuda"]);
         assert_eq!((code, text.lines().count()), (2, 1), "{text}");
         assert!(text.contains("--features cuda"), "{text}");
     }
