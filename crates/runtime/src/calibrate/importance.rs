@@ -13,7 +13,11 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] or [`Error::Gguf`] if the file is none of them or has a defect.
 pub fn load_importance(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<f32>>> {
-    let path = path.as_ref();
+    Ok(load_importance_and_matrix(path.as_ref())?.0)
+}
+
+/// As [`load_importance`], with llama.cpp's matrix where the file is one: it names its text and chunks.
+pub(crate) fn load_importance_and_matrix(path: &Path) -> Result<(BTreeMap<String, Vec<f32>>, Option<Imatrix>)> {
     if !is_safetensors(path)? {
         let imatrix = Imatrix::open(path).map_err(|e| match e {
             // The variant names the file already.
@@ -21,7 +25,8 @@ pub fn load_importance(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<f3
             e => Error::gguf(path, e),
         })?;
         let entries = imatrix.entries.iter();
-        return Ok(entries.filter_map(|(name, e)| Some((name.clone(), e.importance()?))).collect());
+        let importance = entries.filter_map(|(name, e)| Some((name.clone(), e.importance()?))).collect();
+        return Ok((importance, Some(imatrix)));
     }
     let mut file = StatsFile::open(path)?;
     let mut importance = BTreeMap::new();
@@ -29,7 +34,7 @@ pub fn load_importance(path: impl AsRef<Path>) -> Result<BTreeMap<String, Vec<f3
         let values = file.stats(&input, Detail::Diagonal)?.importance();
         importance.extend(weights.into_iter().map(|w| (w, values.clone())));
     }
-    Ok(importance)
+    Ok((importance, None))
 }
 
 /// llama.cpp's importance matrix: for every weight the sum over all tokens of the square of each input channel, and the number of tokens. A chunk

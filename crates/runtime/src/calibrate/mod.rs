@@ -11,6 +11,7 @@ mod sites;
 mod stats_file;
 
 pub use collect::{CalibrationOptions, CalibrationProgress, CalibrationSummary, calibrate_to_file, collect_stats};
+pub(crate) use importance::load_importance_and_matrix;
 pub use importance::{load_importance, to_imatrix};
 pub use quant_core::input_stats::{Detail, InputStats};
 pub use samples::CalibrationSet;

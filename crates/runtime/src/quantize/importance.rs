@@ -1,9 +1,8 @@
 //! Importance weights of a model's input channels, and where they came from.
 
 use crate::Result;
-use crate::calibrate::load_importance;
+use crate::calibrate::load_importance_and_matrix;
 use gguf_format::Metadata;
-use gguf_format::imatrix::Imatrix;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -27,13 +26,13 @@ impl Importance {
     /// Reads llama.cpp's importance matrix (GGUF or legacy) or the statistics of `quant calibrate`; the content tells which.
     ///
     /// # Errors
-    /// As [`load_importance`].
+    /// As [`load_importance`](crate::calibrate::load_importance).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let values = load_importance(path)?;
+        let (values, imatrix) = load_importance_and_matrix(path)?;
         let mut importance = Self { values, file: Some(path.display().to_string()), ..Self::default() };
         // Only llama.cpp's form names its text and chunks.
-        if let Ok(imatrix) = Imatrix::open(path) {
+        if let Some(imatrix) = imatrix {
             importance.dataset = imatrix.datasets.into_iter().next();
             importance.chunks = imatrix.chunk_count;
         }
