@@ -22,8 +22,7 @@ fn levels_cost_what_llama_cpp_says() {
     let tokenizer = Tokenizer::from_checkpoint(&Checkpoint::open(bundled("")).unwrap()).unwrap();
     // The file has CRLF line ends; the golden figures come from Python, which reads them as LF.
     let text = std::fs::read_to_string(text).unwrap().replace("\r\n", "\n");
-    let tokens = tokenizer.encode(&text, true, false).unwrap();
-    let plan = EvalPlan::chunks(&tokens, tokenizer.bos().filter(|_| tokenizer.adds_bos()), 256, Some(48)).unwrap();
+    let plan = EvalPlan::from_text(&tokenizer, &text, 256, Some(48)).unwrap();
     let original = load(&bundled(""));
     let mut base = MemoryLogits::collect(&plan, &mut ModelLogits::new(&original)).unwrap();
     let mut failures = Vec::new();

@@ -103,9 +103,7 @@ impl Args {
     }
 
     fn plan_of_text(&self, text: &str, tokenizer: &Tokenizer, ctx: usize) -> CliResult<EvalPlan> {
-        let tokens = tokenizer.encode(text, true, false)?;
-        let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
-        Ok(EvalPlan::chunks(&tokens, bos, ctx, self.chunks)?)
+        Ok(EvalPlan::from_text(tokenizer, text, ctx, self.chunks)?)
     }
 
     /// Says if the tokens of the logits file are not those of the text given beside it.

@@ -93,8 +93,7 @@ impl Args {
         let original = Model::load(&checkpoint, &Device::Cpu)?;
         let source = ModelSource::open(&checkpoint)?;
 
-        let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
-        let plan = EvalPlan::chunks(&tokenizer.encode(&text, true, false)?, bos, CTX, Some(self.chunks))?;
+        let plan = EvalPlan::from_text(&tokenizer, &text, CTX, Some(self.chunks))?;
         let mut base = MemoryLogits::collect(&plan, &mut ModelLogits::new(&original))?;
         let importance = self.importance(&original, &tokenizer, out)?;
 

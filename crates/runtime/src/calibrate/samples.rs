@@ -39,7 +39,7 @@ impl CalibrationSet {
         seq_len: usize,
     ) -> Result<Self> {
         let tokens = tokenizer.encode(text, false, false)?;
-        let bos = if tokenizer.adds_bos() { tokenizer.bos() } else { None };
+        let bos = tokenizer.added_bos();
         let text_sha256 = hex(&Sha256::digest(text.as_bytes()));
         Ok(Self {
             sequences: windows(&tokens, bos, samples, seq_len)?,

@@ -1,7 +1,7 @@
 //! Which tokens are run, and which of their positions are scored.
 
 use super::LogitsFile;
-use crate::{Error, Result};
+use crate::{Error, Result, Tokenizer};
 use std::ops::Range;
 
 /// One sequence, run from an empty cache.
@@ -22,6 +22,14 @@ pub struct EvalPlan {
 }
 
 impl EvalPlan {
+    /// [`chunks`](Self::chunks) of a text, tokenized once with the model's own rules.
+    ///
+    /// # Errors
+    /// As [`chunks`](Self::chunks), and what the tokenizer says.
+    pub fn from_text(tokenizer: &Tokenizer, text: &str, ctx: usize, max_chunks: Option<usize>) -> Result<Self> {
+        Self::chunks(&tokenizer.encode(text, true, false)?, tokenizer.added_bos(), ctx, max_chunks)
+    }
+
     /// llama-perplexity's protocol: `tokens` (the whole text, tokenized once with the model's own BOS rule) in chunks of `ctx`, what is
     /// left at the end dropped; with `bos` the first token of each chunk is replaced by it; the positions `ctx/2 ..= ctx - 2` are scored.
     ///

@@ -202,6 +202,11 @@ impl Tokenizer {
         self.settings.adds_bos
     }
 
+    /// The token that the model wants before a text, if it wants one.
+    pub fn added_bos(&self) -> Option<u32> {
+        self.bos().filter(|_| self.adds_bos())
+    }
+
     /// True if the model wants EOS after a text.
     pub fn adds_eos(&self) -> bool {
         self.settings.adds_eos

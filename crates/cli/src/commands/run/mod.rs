@@ -147,7 +147,7 @@ impl Prompts<'_> {
         let text = template.render(messages, true)?;
         let mut ids = self.tokenizer.encode(&text, false, true)?;
         // Some templates begin with BOS, some leave it to the tokenizer.
-        if let Some(bos) = self.tokenizer.bos().filter(|bos| self.tokenizer.adds_bos() && ids.first() != Some(bos)) {
+        if let Some(bos) = self.tokenizer.added_bos().filter(|bos| ids.first() != Some(bos)) {
             ids.insert(0, bos);
         }
         Ok(ids)
