@@ -103,3 +103,24 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
     }
     assert_eq!(std::fs::read(&out).unwrap(), b"old");
 }
+
+/// llama-quantize writes where the importance weights are from; only llama.cpp's own form names its text and chunks.
+#[test]
+fn the_origin_of_importance_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (stats, imatrix, out) = (path(&dir, "s.safetensors"), path(&dir, "i.gguf"), path(&dir, "out.gguf"));
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pocket-6m-texts/evaluation.txt");
+    let sizes = ["--samples", "4", "--seq-len", "64", "--imatrix", &imatrix, "--json"];
+    json(&[&["calibrate", MODEL, text, &stats][..], &sizes].concat());
+    for (file, dataset, chunks) in [(&imatrix, Some("evaluation.txt"), Some(4)), (&stats, None, None)] {
+        json(&["gguf", MODEL, &out, "--type", "Q4_0", "--imatrix", file, "--json"]);
+        let gguf = Gguf::open(&out).unwrap();
+        let metadata = gguf.metadata();
+        let expected: String = file.chars().take(127).collect();
+        assert_eq!(metadata.get_str("quantize.imatrix.file").unwrap(), Some(expected.as_str()));
+        assert_eq!(metadata.get_str("quantize.imatrix.dataset").unwrap(), dataset, "{file}");
+        assert_eq!(metadata.get_u64("quantize.imatrix.chunks_count").unwrap(), chunks, "{file}");
+        // Seven linear layers in each of six blocks.
+        assert_eq!(metadata.get_u64("quantize.imatrix.entries_count").unwrap(), Some(42), "{file}");
+    }
+}
