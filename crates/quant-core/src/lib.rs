@@ -1,9 +1,13 @@
 //! Numerics that every quantization method of the workspace shares. No tensor library.
 //!
+//! - [`affine`]: weights as integer codes with a scale and a zero point per group, what GPTQ and AWQ quantize to.
+//! - [`bit_stream`]: codes of 1 to 8 bits packed into words.
 //! - [`error_metrics`]: how far a quantized tensor is from its source.
 //! - [`input_stats`]: what a linear layer's inputs look like, the one calibration that serves every method.
 #![deny(unsafe_code)]
 
+pub mod affine;
+pub mod bit_stream;
 pub mod error_metrics;
 pub mod input_stats;
 mod syrk;
