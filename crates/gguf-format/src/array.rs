@@ -2,7 +2,9 @@
 
 use crate::value::{ValueType, ValueView};
 use crate::{Error, Result};
-use std::fmt;
+use alloc::format;
+use alloc::string::ToString;
+use core::fmt;
 
 /// A typed view of an array value; elements are decoded on the way, strings are borrowed.
 ///

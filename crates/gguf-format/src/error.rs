@@ -1,13 +1,17 @@
 //! What can be wrong, and where.
 
+use alloc::boxed::Box;
+use alloc::string::String;
+
 /// Result with this crate's [`Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// Errors of reading, writing and coding GGUF data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused.
+    #[cfg(feature = "std")]
     #[error("{path}: {source}")]
     Io {
         /// The file, as the caller named it.
@@ -103,6 +107,7 @@ pub enum Error {
     },
 }
 
+#[cfg(feature = "std")]
 impl Error {
     /// Adds the name of the file, where the error does not have it.
     pub fn in_file(self, path: impl AsRef<std::path::Path>) -> Self {

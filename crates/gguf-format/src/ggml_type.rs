@@ -1,6 +1,6 @@
 //! The table of ggml tensor types: id, name, block length, block bytes.
 
-use std::fmt;
+use core::fmt;
 
 /// A ggml tensor type by its number on disk.
 ///

@@ -25,7 +25,7 @@
 //! # Should I use this?
 //!
 //! Yes, to list, check, copy, edit or write GGUF files, to quantize or dequantize their tensors, and to read files that strangers send.
-//! - **Reading** ([`Gguf`]): versions 2 and 3, little endian, over `&[u8]`, `Vec<u8>` or a memory map. The header is checked once; then tensors are
+//! - **Reading** ([`Gguf`]): versions 1, 2 and 3, little and big endian, over `&[u8]`, `Vec<u8>` or a memory map. The header is checked once; then tensors are
 //!   slices of the storage and access cannot fail. No bytes make it panic; memory stays in proportion to the file. Types and files that
 //!   ggml would refuse are kept where that is safe, and [`Gguf::strict_check`] tells.
 //! - **Metadata** ([`Metadata`]): in order and lossless. A file written by llama.cpp is the same to the byte after reading and writing.
@@ -34,8 +34,8 @@
 //! - **Codecs** ([`blocks`]): ggml's block types to the byte; every other type is known by name and size and passes through.
 //! - **Importance matrices** ([`imatrix`]): both forms of llama.cpp's files. **Mixes** ([`mix`]): what `Q4_K_M` gives each tensor.
 //!
-//! No, to run a model: there is no tensor, no matrix product and no graph in here. Not read: big-endian files, version 1, and shards as one
-//! file (each shard is a file of its own).
+//! No, to run a model: there is no tensor, no matrix product and no graph in here. Not read: shards as one file (each
+//! shard is a file of its own).
 //!
 //! # Conventions
 //!
@@ -43,31 +43,47 @@
 //!
 //! # Features
 //!
-//! `mmap` (default): memory-mapped files, [`Gguf::open`]. Without it the crate reads bytes that you bring.
+//! All are on by default.
+//! - `std`: files, and processors with AVX2 recognized at run time. Without it the crate is `no_std` and needs `alloc`: it reads and makes
+//!   files from and in bytes that you bring, with all codecs.
+//! - `mmap`: memory-mapped files, [`Gguf::open`]. It brings the crate's only unsafe code that is not a call for wider vectors.
+//! - `mix`: [`mix`], whose overrides are regular expressions.
 
 #![deny(unsafe_code)]
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
 
 mod array;
 pub mod blocks;
+mod byte_order;
 mod error;
+#[cfg(any(test, not(feature = "std")))]
+mod float;
 mod ggml_type;
+mod header;
 pub mod imatrix;
 mod limits;
 mod metadata;
+#[cfg(feature = "mix")]
 pub mod mix;
 #[cfg(feature = "mmap")]
 mod mmap;
+mod name_index;
 mod parse;
 mod plan;
 mod reader;
 mod strict;
 mod tensor_info;
 mod value;
+#[cfg(feature = "std")]
 mod writer;
 
 pub use array::Array;
+pub use byte_order::{ByteOrder, can_swap_tensor_bytes, swap_tensor_bytes};
 pub use error::{Error, Result};
 pub use ggml_type::{GgmlType, Layout};
+pub use header::Header;
 pub use limits::Limits;
 pub use metadata::Metadata;
 #[cfg(feature = "mmap")]
@@ -77,6 +93,7 @@ pub use reader::Gguf;
 pub use strict::Departure;
 pub use tensor_info::TensorInfo;
 pub use value::{Value, ValueType, ValueView};
+#[cfg(feature = "std")]
 pub use writer::GgufWriter;
 
 /// Compiles the program in the README.

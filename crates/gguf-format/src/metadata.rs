@@ -1,10 +1,11 @@
 //! Ordered, lossless metadata. A value keeps its bytes as they are on disk, so reading and writing it again changes nothing.
 
 use crate::array::Array;
+use crate::name_index::NameIndex;
 use crate::value::{Value, ValueView, type_error};
 use crate::{Error, Result};
-use std::collections::HashMap;
-use std::sync::Arc;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// Keys and values in file order, unique keys, lookup by name in O(1).
 ///
@@ -12,8 +13,8 @@ use std::sync::Arc;
 /// `need_*` give [`Error::MissingKey`] if it is absent.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
-    entries: Vec<(Arc<str>, Value)>,
-    index: HashMap<Arc<str>, usize>,
+    entries: Vec<(Box<str>, Value)>,
+    index: NameIndex,
 }
 
 /// The same keys and values in the same order.
@@ -46,12 +47,20 @@ impl Metadata {
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.get(*self.index.get(key)?).map(|(_, value)| value)
+        self.find(key).map(|(_, value)| value)
+    }
+
+    fn place(&self, key: &str) -> Option<usize> {
+        self.index.find(key, key_at(&self.entries))
+    }
+
+    fn find(&self, key: &str) -> Option<&(Box<str>, Value)> {
+        self.entries.get(self.place(key)?)
     }
 
     /// True if the key is there.
     pub fn contains_key(&self, key: &str) -> bool {
-        self.index.contains_key(key)
+        self.place(key).is_some()
     }
 
     /// Replaces in place, or appends. `value` converts from u8..i64, f32, f64, bool, `&str`, `String`, and slices, vectors and arrays of
@@ -67,23 +76,19 @@ impl Metadata {
     /// ```
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         let value = value.into();
-        match self.index.get(key).and_then(|&i| self.entries.get_mut(i)) {
+        match self.place(key).and_then(|i| self.entries.get_mut(i)) {
             Some((_, old)) => *old = value,
             None => {
-                let key: Arc<str> = key.into();
-                self.index.insert(key.clone(), self.entries.len());
-                self.entries.push((key, value));
+                self.index.push(key, key_at(&self.entries));
+                self.entries.push((key.into(), value));
             }
         }
     }
 
     /// Removes a key; the others keep their order. Takes time in proportion to the number of keys.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        let at = self.index.remove(key)?;
-        let (_, value) = self.entries.remove(at);
-        for i in self.index.values_mut().filter(|i| **i > at) {
-            *i -= 1;
-        }
+        let (_, value) = self.entries.remove(self.place(key)?);
+        self.index.rebuild(self.entries.iter().map(|(key, _)| &**key));
         Some(value)
     }
 
@@ -129,7 +134,7 @@ impl Metadata {
     /// An array.
     pub fn get_array(&self, key: &str) -> Result<Option<Array<'_>>> {
         // The array borrows the key of the map, not the caller's.
-        let Some((key, value)) = self.index.get(key).and_then(|&i| self.entries.get(i)) else { return Ok(None) };
+        let Some((key, value)) = self.find(key) else { return Ok(None) };
         let view = value.view_of(key);
         view.as_array().map(Some).ok_or_else(|| type_error(key, "array", &view))
     }
@@ -163,6 +168,11 @@ impl Metadata {
     pub fn need_array(&self, key: &str) -> Result<Array<'_>> {
         self.get_array(key)?.ok_or_else(|| missing(key))
     }
+}
+
+/// The key at a place of a list.
+fn key_at<'a>(entries: &'a [(Box<str>, Value)]) -> impl Fn(usize) -> Option<&'a str> {
+    |i| entries.get(i).map(|(key, _)| &**key)
 }
 
 fn missing(key: &str) -> Error {

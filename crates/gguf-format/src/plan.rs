@@ -1,10 +1,15 @@
 //! The plan of a file: checked, its header in memory and its size known, nothing written yet.
 
-use crate::reader::{ALIGNMENT_KEY, ALIGNMENT_RULE, DEFAULT_ALIGNMENT, alignment_of};
+use crate::byte_order::ByteOrder;
+use crate::header::{ALIGNMENT_KEY, ALIGNMENT_RULE, DEFAULT_ALIGNMENT, alignment_of};
+use crate::name_index::NameIndex;
+use crate::parse::{Encoding, recode};
 use crate::tensor_info::element_count;
 use crate::value::ValueType;
 use crate::{Error, GgmlType, Limits, Metadata, Result, TensorInfo, ValueView};
-use std::collections::HashSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// A tensor to be written: name, shape (rows first), type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub(crate) struct Slot {
 /// A checked plan of a GGUF v3 file: header and sizes, as ggml's strict reader takes it. Tensors follow one another in the given order,
 /// each padded to the alignment, the last one too.
 ///
+/// Files are little endian unless [`WritePlan::in_order`] says otherwise.
+///
 /// [`WritePlan::file_len`] tells the size of the file before anything is written.
 #[derive(Clone, Debug)]
 pub struct WritePlan {
@@ -69,34 +76,45 @@ impl WritePlan {
             let byte_len = element_count(&spec.shape).and_then(|n| spec.ty.bytes_for(n));
             (spec, byte_len)
         });
-        Self::build(metadata, sized)
+        Self::build(metadata, sized, ByteOrder::Little)
     }
 
     /// [`WritePlan::new`] with the length of each tensor's data given.
     pub fn sized(metadata: &Metadata, tensors: &[SizedTensor]) -> Result<Self> {
-        Self::build(metadata, tensors.iter().map(|t| (&t.spec, Some(t.byte_len))))
+        Self::in_order(ByteOrder::Little, metadata, tensors)
+    }
+
+    /// [`WritePlan::sized`] of a file in the given byte order.
+    ///
+    /// The header is written in that order. The tensors' data are written as they are given: they must have the order of the file
+    /// ([`swap_tensor_bytes`](crate::swap_tensor_bytes), [`Gguf::data_in`](crate::Gguf::data_in)).
+    pub fn in_order(order: ByteOrder, metadata: &Metadata, tensors: &[SizedTensor]) -> Result<Self> {
+        Self::build(metadata, tensors.iter().map(|t| (&t.spec, Some(t.byte_len))), order)
     }
 
     fn build<'a>(
         metadata: &Metadata,
         tensors: impl ExactSizeIterator<Item = (&'a TensorSpec, Option<u64>)>,
+        order: ByteOrder,
     ) -> Result<Self> {
         let alignment = alignment(metadata)?;
         let mut header = Vec::new();
         header.extend_from_slice(b"GGUF");
-        header.extend_from_slice(&3u32.to_le_bytes());
-        header.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
-        header.extend_from_slice(&(metadata.len() as u64).to_le_bytes());
-        push_metadata(&mut header, metadata)?;
-        let mut names = HashSet::new();
-        let mut slots = Vec::with_capacity(tensors.len());
+        header.extend_from_slice(&order.u32_bytes(3));
+        header.extend_from_slice(&order.u64_bytes(tensors.len() as u64));
+        header.extend_from_slice(&order.u64_bytes(metadata.len() as u64));
+        push_metadata(&mut header, metadata, order)?;
+        let mut names = NameIndex::default();
+        let mut slots: Vec<Slot> = Vec::with_capacity(tensors.len());
         let mut data_len = 0u64;
         for (spec, byte_len) in tensors {
             let byte_len = check_tensor(spec, byte_len)?;
-            if !names.insert(spec.name.as_str()) {
+            let name_at = |i| slots.get(i).map(|slot: &Slot| slot.name.as_str());
+            if names.find(&spec.name, name_at).is_some() {
                 return Err(refused_tensor(&spec.name, "the name is used twice"));
             }
-            push_tensor(&mut header, spec, data_len);
+            names.push(&spec.name, name_at);
+            push_tensor(&mut header, spec, data_len, order);
             data_len = byte_len
                 .checked_next_multiple_of(alignment)
                 .and_then(|padded| data_len.checked_add(padded))
@@ -141,6 +159,9 @@ impl WritePlan {
         if data.len() != self.slots.len() {
             return Err(refused("file", format!("{} tensors planned, {} given", self.slots.len(), data.len())));
         }
+        if usize::try_from(self.file_len).is_err() {
+            return Err(refused("file", format!("{} bytes do not fit in memory", self.file_len)));
+        }
         let mut out = self.header.clone();
         out.resize(self.header_len as usize, 0);
         for (slot, data) in self.slots.iter().zip(data) {
@@ -149,7 +170,8 @@ impl WritePlan {
                 return Err(refused_tensor(&slot.name, reason));
             }
             out.extend_from_slice(data);
-            out.resize(out.len().next_multiple_of(self.alignment as usize), 0);
+            let padded = (out.len() as u64).next_multiple_of(self.alignment);
+            out.resize(padded as usize, 0);
         }
         Ok(out)
     }
@@ -164,7 +186,7 @@ fn alignment(metadata: &Metadata) -> Result<u64> {
     }
 }
 
-fn push_metadata(header: &mut Vec<u8>, metadata: &Metadata) -> Result<()> {
+fn push_metadata(header: &mut Vec<u8>, metadata: &Metadata, order: ByteOrder) -> Result<()> {
     let limits = Limits::default();
     for (key, value) in metadata.iter() {
         if key.is_empty() {
@@ -185,9 +207,12 @@ fn push_metadata(header: &mut Vec<u8>, metadata: &Metadata) -> Result<()> {
             }
             _ => {}
         }
-        push_str(header, key);
-        header.extend_from_slice(&value.value_type().0.to_le_bytes());
-        header.extend_from_slice(value.as_le_bytes());
+        push_str(header, key, order);
+        header.extend_from_slice(&order.u32_bytes(value.value_type().0));
+        match order {
+            ByteOrder::Little => header.extend_from_slice(value.as_le_bytes()),
+            ByteOrder::Big => recode(value.value_type(), value.as_le_bytes(), Encoding::default(), order, header)?,
+        }
     }
     Ok(())
 }
@@ -228,18 +253,18 @@ fn check_tensor(spec: &TensorSpec, byte_len: Option<u64>) -> Result<u64> {
     }
 }
 
-fn push_tensor(header: &mut Vec<u8>, spec: &TensorSpec, offset: u64) {
-    push_str(header, &spec.name);
-    header.extend_from_slice(&(spec.shape.len() as u32).to_le_bytes());
-    for dim in spec.shape.iter().rev() {
-        header.extend_from_slice(&dim.to_le_bytes());
+fn push_tensor(header: &mut Vec<u8>, spec: &TensorSpec, offset: u64, order: ByteOrder) {
+    push_str(header, &spec.name, order);
+    header.extend_from_slice(&order.u32_bytes(spec.shape.len() as u32));
+    for &dim in spec.shape.iter().rev() {
+        header.extend_from_slice(&order.u64_bytes(dim));
     }
-    header.extend_from_slice(&spec.ty.id().to_le_bytes());
-    header.extend_from_slice(&offset.to_le_bytes());
+    header.extend_from_slice(&order.u32_bytes(spec.ty.id()));
+    header.extend_from_slice(&order.u64_bytes(offset));
 }
 
-fn push_str(header: &mut Vec<u8>, s: &str) {
-    header.extend_from_slice(&(s.len() as u64).to_le_bytes());
+fn push_str(header: &mut Vec<u8>, s: &str, order: ByteOrder) {
+    header.extend_from_slice(&order.u64_bytes(s.len() as u64));
     header.extend_from_slice(s.as_bytes());
 }
 

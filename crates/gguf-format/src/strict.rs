@@ -2,6 +2,9 @@
 
 use crate::value::ValueType;
 use crate::{Error, Gguf, Result, ValueView};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// A reason for which ggml's reader (`gguf_init_from_file` in ggml's gguf.cpp) refuses a file that [`Gguf`] takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +16,8 @@ pub struct Departure {
     pub reason: String,
 }
 
-impl std::fmt::Display for Departure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Departure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}: {}", self.what, self.reason)
     }
 }

@@ -1,6 +1,7 @@
 //! What a header says about one tensor.
 
 use crate::GgmlType;
+use alloc::boxed::Box;
 
 /// Name, shape, type and place of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,11 @@
 
 use crate::array::Array;
 use crate::{Error, Result};
-use std::fmt;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 /// A metadata value type by its number on disk (open: unknown numbers are reported, not lost).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,8 +108,8 @@ pub enum ValueView<'a> {
 
 impl Value {
     /// A value that was checked by the reader.
-    pub(crate) fn from_checked(ty: ValueType, bytes: &[u8]) -> Self {
-        Self { ty, bytes: bytes.into() }
+    pub(crate) fn from_checked(ty: ValueType, bytes: Box<[u8]>) -> Self {
+        Self { ty, bytes }
     }
 
     /// A value from its type and the bytes that follow the type number on disk (little endian).
@@ -114,7 +118,7 @@ impl Value {
     /// [`Error::Malformed`] if the bytes are not exactly one value of the type.
     pub fn from_le_bytes(ty: ValueType, bytes: &[u8]) -> Result<Self> {
         crate::parse::check_value(ty, bytes)?;
-        Ok(Self::from_checked(ty, bytes))
+        Ok(Self::from_checked(ty, bytes.into()))
     }
 
     /// A string of any bytes.
@@ -250,7 +254,7 @@ impl<'a> ValueView<'a> {
 
     /// A string that is UTF-8.
     pub fn as_str(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.as_bytes()?).ok()
+        core::str::from_utf8(self.as_bytes()?).ok()
     }
 
     /// The bytes of a string.
@@ -300,7 +304,7 @@ impl fmt::Display for ValueView<'_> {
 /// How an error names the value found.
 pub(crate) fn found(view: &ValueView<'_>) -> String {
     match view {
-        ValueView::Str(v) if std::str::from_utf8(v).is_err() => format!("string that is not UTF-8, {view:.4}"),
+        ValueView::Str(v) if core::str::from_utf8(v).is_err() => format!("string that is not UTF-8, {view:.4}"),
         ValueView::Str(_) => "string".into(),
         ValueView::Array(a) => format!("array of {} {}", a.len(), a.element_type()),
         v => format!("{} {v}", v.value_type()),

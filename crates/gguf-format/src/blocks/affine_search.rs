@@ -5,7 +5,7 @@
 //! the following candidates start from (`make_qkx2_quants` and `make_qkx3_quants` in ggml-quants.c, which differ only in the
 //! candidates asked for).
 
-use std::hint::black_box;
+use core::hint::black_box;
 
 use super::lanes::{Lanes, build, each};
 use super::rounding::{clamp, nearest_int, round_small};

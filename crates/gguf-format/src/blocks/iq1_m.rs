@@ -21,7 +21,7 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let qs: &[u8; 32] = field::<0, 32, BYTES>(block);
     let qh: &[u8; 16] = field::<32, 16, BYTES>(block);
     let scales = u64::from_le_bytes(*field::<48, 8, BYTES>(block));
-    let words: [u16; 4] = std::array::from_fn(|i| (scales >> (16 * i)) as u16);
+    let words: [u16; 4] = core::array::from_fn(|i| (scales >> (16 * i)) as u16);
     let d = f16_to_f32(words[0] >> 12 | words[1] >> 12 << 4 | words[2] >> 12 << 8 | words[3] >> 12 << 12);
     for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let high = qh[i / 2] >> (4 * (i % 2));

@@ -14,6 +14,8 @@ use super::lanes::{Lanes, each, sum_of_squares, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_0::pack;
 use super::rounding::nearest_int;
+#[cfg(not(feature = "std"))]
+use crate::float::SquareRoot as _;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 2 + 4 + 128;

@@ -51,6 +51,8 @@ mod tq1_0;
 mod tq2_0;
 
 use crate::{Error, GgmlType, Result};
+use alloc::format;
+use alloc::string::{String, ToString};
 
 pub use quantize::{can_quantize, quantize};
 

@@ -64,7 +64,7 @@ fn floor_log2(x: f32) -> i32 {
     let above = f64::from_bits(((k + 1023) as u64) << 52);
     // How far log2(x) is below k, to second order, and half the distance of the floats there.
     let share = 1.0 - x / above;
-    let distance = share * (1.0 + share / 2.0) * std::f64::consts::LOG2_E;
+    let distance = share * (1.0 + share / 2.0) * core::f64::consts::LOG2_E;
     let spacing = f64::from(k as f32) - f64::from((k as f32).next_down());
     if distance <= spacing / 2.0 { k } else { k - 1 }
 }

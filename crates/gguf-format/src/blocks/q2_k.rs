@@ -12,6 +12,8 @@ use super::lanes::{Lanes, build, each, sum_of_squares, sums, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::nearest_int;
 use super::scale_search::scale_search;
+#[cfg(not(feature = "std"))]
+use crate::float::SquareRoot as _;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 16 + 64 + 2 + 2;

@@ -14,6 +14,8 @@ use super::packing::{field, field_mut, scale, write_scale};
 use super::q2_k::{codes_at, pack};
 use super::rounding::nearest_int;
 use super::symmetric_search::symmetric_search;
+#[cfg(not(feature = "std"))]
+use crate::float::SquareRoot as _;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 32 + 64 + 12 + 2;

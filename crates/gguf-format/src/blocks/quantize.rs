@@ -7,6 +7,7 @@ use super::{
     q8_0, tq1_0, tq2_0,
 };
 use crate::{Error, GgmlType, Result};
+use alloc::format;
 
 /// Quantizes rows of `row_len` values to `ty`, as ggml's `ggml_quantize_chunk` does, byte for byte.
 ///

@@ -4,6 +4,8 @@
 //! what is inlined is compiled for the SIMD of its caller (see [`simd`](super::simd)).
 
 use super::lanes::{Lanes, each, sums_of_squares, transpose, zip};
+#[cfg(not(feature = "std"))]
+use crate::float::SquareRoot as _;
 
 /// Blocks that know nothing of their row: `kernel(values, bytes)`.
 macro_rules! each_block {

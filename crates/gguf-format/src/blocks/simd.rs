@@ -1,4 +1,5 @@
-//! Twice the same code: for any x86-64, and for processors with AVX2, chosen at run time.
+//! Twice the same code: for any x86-64, and for processors with AVX2, chosen at run time (feature `std`; without it there is no way to ask
+//! the processor).
 //!
 //! The codecs are plain loops over arrays of lanes; with AVX2 the compiler makes eight lanes of them instead of four, and blends
 //! instead of masks. The operations and their order are the same, fused multiply-add is not enabled, so are the results.
@@ -11,7 +12,7 @@ macro_rules! versions {
         fn baseline($values: &[f32], $row_len: usize, $importance: Option<&[f32]>, $bytes: &mut [u8]) {
             $body
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", feature = "std"))]
         fn with_avx2($values: &[f32], $row_len: usize, $importance: Option<&[f32]>, $bytes: &mut [u8]) {
             #[target_feature(enable = "avx2")]
             fn compiled($values: &[f32], $row_len: usize, $importance: Option<&[f32]>, $bytes: &mut [u8]) {
@@ -24,10 +25,10 @@ macro_rules! versions {
                 compiled($values, $row_len, $importance, $bytes);
             }
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", feature = "std"))]
         let version: $crate::blocks::quantize::Rows =
             if std::arch::is_x86_feature_detected!("avx2") { with_avx2 } else { baseline };
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
         let version: $crate::blocks::quantize::Rows = baseline;
         version
     }};

@@ -1,8 +1,13 @@
 //! The GGUF form: `tools/imatrix/imatrix.cpp` writes it, `common/imatrix-loader.cpp` reads it (llama.cpp 0c1e57098).
 
 use super::{Entry, Imatrix, bad_sum, floats};
-use crate::{Error, GgmlType, Gguf, Limits, Metadata, Result, TensorInfo, TensorSpec, Value, WritePlan};
-use std::collections::BTreeMap;
+use crate::{ByteOrder, Error, GgmlType, Gguf, Limits, Metadata, Result, TensorInfo, TensorSpec, Value, WritePlan};
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
 
 const DATASETS: &str = "imatrix.datasets";
 const CHUNK_COUNT: &str = "imatrix.chunk_count";
@@ -78,14 +83,14 @@ fn entry(gguf: &Gguf<&[u8]>, name: &str, sums: &TensorInfo, counts: &TensorInfo)
         return Err(malformed(sums, "one row per count", format!("{n_sums} sums for {n_counts} counts")));
     }
     let mut whole = Vec::with_capacity(n_counts as usize);
-    for count in floats(gguf.data(counts)) {
+    for count in floats(&gguf.data_in(ByteOrder::Little, counts)?) {
         // Stored as f32, meant as an integer; llama.cpp rounds to the nearest one, too.
         if !(count.is_finite() && count >= 0.0) {
             return Err(malformed(counts, "a number of tokens", count.to_string()));
         }
-        whole.push(count.round() as u64);
+        whole.push((f64::from(count) + 0.5) as u64);
     }
-    let entry = Entry { in_sum2: floats(gguf.data(sums)), counts: whole };
+    let entry = Entry { in_sum2: floats(&gguf.data_in(ByteOrder::Little, sums)?), counts: whole };
     match entry.first_bad_sum() {
         Some(bad) => Err(bad_sum(name, sums.file_offset(), bad)),
         None => Ok(entry),

@@ -9,7 +9,12 @@ use super::{Entry, Imatrix, bad_sum, floats};
 use crate::parse::{Cursor, Part};
 use crate::plan::refused;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Imatrix> {
     let file = Part::Named("importance matrix");
@@ -20,17 +25,17 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Imatrix> {
     let mut entries = BTreeMap::new();
     for _ in 0..count {
         let at = cursor.pos();
-        let left = cursor.left() as u64;
+        let left = cursor.left();
         let len = number(&mut cursor, 1..=left, "the length of a name", file)?;
-        let name = std::str::from_utf8(cursor.take(len, file)?)
+        let name = core::str::from_utf8(cursor.take(len, file)?)
             .map_err(|e| file.malformed(at + 4, "a name in UTF-8", e))?
             .to_owned();
         let what = format!("entry `{}`", name.escape_debug());
         let part = Part::Named(&what);
         let chunks = cursor.u32(part)? as i32;
-        let left = cursor.left() as u64;
+        let left = cursor.left();
         let n = number(&mut cursor, 1..=left / 4, "a number of values", part)?;
-        let values_at = cursor.pos() as u64;
+        let values_at = cursor.pos();
         let in_sum2 = floats(cursor.take(4 * n, part)?);
         // Values without a count are means already.
         let entry = Entry { in_sum2, counts: vec![u64::try_from(chunks).unwrap_or(0).max(1)] };
@@ -46,7 +51,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Imatrix> {
         imatrix.chunk_count = number(&mut cursor, 0..=i32::MAX as u64, "a number of chunks", file)? as u32;
     }
     if cursor.left() > 0 {
-        let left = cursor.left() as u64;
+        let left = cursor.left();
         let len = number(&mut cursor, 0..=left, "the length of the dataset's name", file)?;
         if len > 0 {
             imatrix.datasets.push(String::from_utf8_lossy(cursor.take(len, file)?).into_owned());
@@ -58,7 +63,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Imatrix> {
     }
 }
 
-fn number(cursor: &mut Cursor<'_>, range: std::ops::RangeInclusive<u64>, of: &str, part: Part<'_>) -> Result<u64> {
+fn number(cursor: &mut Cursor<'_>, range: core::ops::RangeInclusive<u64>, of: &str, part: Part<'_>) -> Result<u64> {
     let at = cursor.pos();
     let found = cursor.u32(part)? as i32;
     match u64::try_from(found) {

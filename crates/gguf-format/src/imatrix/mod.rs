@@ -13,13 +13,17 @@
 //! # Ok::<(), gguf_format::Error>(())
 //! ```
 
+#[cfg(feature = "std")]
+mod files;
 mod gguf_form;
 mod legacy_form;
 
 use crate::plan::refused;
-use crate::{Error, GgufWriter, Result};
-use std::collections::BTreeMap;
-use std::path::Path;
+use crate::{Error, Result};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 /// The content of an importance-matrix file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,19 +48,6 @@ pub struct Entry {
 }
 
 impl Imatrix {
-    /// Reads a file of either form.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or [`Error::InFile`] around what [`Imatrix::parse`] finds.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        #[cfg(feature = "mmap")]
-        let bytes = crate::Mmap::open(path)?;
-        #[cfg(not(feature = "mmap"))]
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.display().to_string(), source })?;
-        Self::parse(bytes.as_ref()).map_err(|e| e.in_file(path))
-    }
-
     /// Reads either form, told apart by the magic bytes `GGUF`. Tensors of a GGUF file that are neither sums nor counts are passed over.
     ///
     /// # Errors
@@ -75,26 +66,12 @@ impl Imatrix {
         self.entries.get(name)?.importance()
     }
 
-    /// Writes the GGUF form, atomically, as llama.cpp does: entries in order of name, `<name>.in_sum2` and `<name>.counts` of each.
-    /// Returns the file's size. Counts above 2^24 are rounded to the nearest f32, as the format stores them.
+    /// The GGUF form, as llama.cpp writes it: entries in order of name, `<name>.in_sum2` and `<name>.counts` of each. Counts above 2^24 are
+    /// rounded to the nearest f32, as the format stores them.
     ///
     /// # Errors
     /// [`Error::Refused`] for an entry whose lengths do not fit, that holds a value that is negative or not finite, or whose name is longer
-    /// than 55 bytes (ggml's 63 less the suffix); [`Error::Io`].
-    pub fn write(&self, path: impl AsRef<Path>) -> Result<u64> {
-        let path = path.as_ref();
-        let (plan, data) = gguf_form::plan(self).map_err(|e| e.in_file(path))?;
-        let mut writer = GgufWriter::from_plan(path, plan)?;
-        for tensor in &data {
-            writer.write(tensor)?;
-        }
-        writer.finish()
-    }
-
-    /// The bytes that [`Imatrix::write`] writes.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
+    /// than 55 bytes (ggml's 63 less the suffix).
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let (plan, data) = gguf_form::plan(self)?;
         plan.to_bytes(&data.iter().map(Vec::as_slice).collect::<Vec<_>>())
@@ -104,7 +81,7 @@ impl Imatrix {
     /// `chunk_size` tokens, or one count where that is 0); matrices that saw nothing become ones, entries that saw nothing are left out.
     ///
     /// # Errors
-    /// [`Error::Refused`], as [`Imatrix::write`], and for numbers above the form's 2^31 - 1.
+    /// [`Error::Refused`], as [`Imatrix::to_bytes`], and for numbers above the form's 2^31 - 1.
     pub fn to_legacy_bytes(&self) -> Result<Vec<u8>> {
         legacy_form::to_bytes(self)
     }

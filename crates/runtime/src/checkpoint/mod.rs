@@ -11,7 +11,7 @@ pub use names::{gguf_name, hf_name};
 pub use safetensors_file::SafetensorsFile;
 
 use crate::{Error, ModelConfig, Result};
-use gguf_format::{GgmlType, Gguf, Mmap, TensorInfo};
+use gguf_format::{ByteOrder, GgmlType, Gguf, Mmap, TensorInfo};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +69,11 @@ impl Checkpoint {
             return Err(Error::malformed(path, "model", expected, found));
         }
         let gguf = Gguf::open(path).map_err(|e| Error::gguf(path, e))?;
+        if gguf.byte_order() == ByteOrder::Big {
+            // Weights are used in place.
+            let expected = "a little-endian file (`quant edit IN OUT --byte-order little` makes one)";
+            return Err(Error::malformed(path, "byte order", expected, "big endian"));
+        }
         Ok(Self::Gguf(Arc::new(GgufFile { path: path.to_path_buf(), gguf })))
     }
 
