@@ -1,0 +1,55 @@
+//! What a checkpoint can have wrong.
+
+use quant_core::affine::AffineError;
+use quant_core::bit_stream::BitStreamError;
+
+/// Result with [`CheckpointError`].
+pub type Result<T, E = CheckpointError> = std::result::Result<T, E>;
+
+/// Errors of reading and writing GPTQ checkpoints. The caller knows the file; here the tensor or the key is named.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A key of the quantization config is missing or has an impossible value.
+    #[error("`{key}`: expected {expected}, found {found}")]
+    Config {
+        /// The key, with its path.
+        key: String,
+        /// What is needed.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The config asks for something that is not read here.
+    #[error("`{key}` {value} is not supported: {supported} is")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What can be read.
+        supported: String,
+    },
+    /// A stored tensor is not what the config and the other tensors ask for.
+    #[error("tensor `{tensor}`: expected {expected}, found {found}")]
+    Tensor {
+        /// Name of the tensor within its module: `qweight`, `qzeros`, `scales`, `g_idx`.
+        tensor: &'static str,
+        /// What is needed.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A matrix that the layout, or the config, cannot hold.
+    #[error("cannot be stored: {why}")]
+    NotStorable {
+        /// What stands against it.
+        why: String,
+    },
+    /// The parts do not make a matrix.
+    #[error(transparent)]
+    Affine(#[from] AffineError),
+    /// Codes and words do not go together.
+    #[error(transparent)]
+    BitStream(#[from] BitStreamError),
+}
