@@ -18,7 +18,10 @@ import time
 import numpy as np
 
 IDS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
-       "IQ4_NL": 20, "IQ4_XS": 23}
+       "IQ2_XXS": 16, "IQ2_XS": 17, "IQ3_XXS": 18, "IQ1_S": 19, "IQ4_NL": 20, "IQ3_S": 21, "IQ2_S": 22, "IQ4_XS": 23, "IQ1_M": 29,
+       "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39, "NVFP4": 40, "Q1_0": 41, "Q2_0": 42}
+# What ggml aborts without importance weights for.
+NEED_IMPORTANCE = {"IQ2_XXS", "IQ2_XS", "IQ1_S"}
 ROWS, ROW_LEN = 1024, 1024
 
 
@@ -47,7 +50,7 @@ def main():
         importance.tofile(paths[1])
         print("| type | weights | ggml ns/weight | ours ns/weight | ours / ggml | bytes |\n|---|---|---|---|---|---|")
         for name in names or IDS:
-            for kind in ("plain", "importance"):
+            for kind in ("importance",) if name in NEED_IMPORTANCE else ("plain", "importance"):
                 out = np.zeros(ROWS * ggml.ggml_row_size(IDS[name], ROW_LEN), np.uint8)
                 pointer = importance.ctypes.data if kind == "importance" else None
                 theirs = ours = float("inf")

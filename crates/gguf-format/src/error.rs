@@ -87,6 +87,12 @@ pub enum Error {
         /// `quantize` or `dequantize`.
         direction: &'static str,
     },
+    /// The type is not written without importance weights.
+    #[error("{ty}: needs importance weights")]
+    NoImportance {
+        /// The type.
+        ty: crate::GgmlType,
+    },
     /// A value that is not finite, where a codec needs finite ones.
     #[error("value {index} is {value}, not a finite number")]
     NonFinite {

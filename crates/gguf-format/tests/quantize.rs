@@ -21,6 +21,11 @@ fn types() -> impl Iterator<Item = GgmlType> {
     GgmlType::KNOWN.iter().copied().filter(|&ty| blocks::can_quantize(ty))
 }
 
+/// Importance weights of `row_len` columns, all one, where the type needs some.
+fn plainest(ty: GgmlType, row_len: usize) -> Option<Vec<f32>> {
+    blocks::needs_importance(ty).then(|| vec![1.0; row_len])
+}
+
 fn quantized(ty: GgmlType, (values, row_len): &Matrix, importance: Option<&[f32]>) -> Vec<u8> {
     let row_bytes = ty.bytes_for(*row_len as u64).unwrap() as usize;
     let mut bytes = vec![0xa5; values.len() / row_len * row_bytes];
@@ -163,7 +168,7 @@ fn cutting_a_tensor_between_rows_changes_nothing() {
     let values: Vec<f32> = (0..3 * 512).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
     let importance: Vec<f32> = (0..512).map(|i| (i % 7) as f32).collect();
     for ty in types() {
-        for importance in [None, Some(&importance[..])] {
+        for importance in [plainest(ty, 512).as_deref(), Some(&importance[..])] {
             let whole = quantized(ty, &(values.clone(), 512), importance);
             let parts: Vec<u8> =
                 values.chunks(512).flat_map(|row| quantized(ty, &(row.to_vec(), 512), importance)).collect();
@@ -192,7 +197,19 @@ fn wrong_arguments_are_errors() {
         assert_eq!(error.to_string(), expected);
     }
     for ty in types() {
-        blocks::quantize(ty, &[], 256, None, &mut []).unwrap();
+        blocks::quantize(ty, &[], 256, plainest(ty, 256).as_deref(), &mut []).unwrap();
+    }
+}
+
+#[test]
+fn types_that_need_importance_say_so() {
+    let need: Vec<_> = types().filter(|&ty| blocks::needs_importance(ty)).collect();
+    assert_eq!(need, [GgmlType::IQ2_XXS, GgmlType::IQ2_XS, GgmlType::IQ1_S]);
+    for ty in need {
+        let mut bytes = vec![0xa5; ty.bytes_for(256).unwrap() as usize];
+        let error = blocks::quantize(ty, &[1.0; 256], 256, None, &mut bytes).unwrap_err();
+        assert_eq!(error.to_string(), format!("{ty}: needs importance weights"));
+        assert!(bytes.iter().all(|&byte| byte == 0xa5), "{ty}: written to");
     }
 }
 
@@ -207,6 +224,13 @@ const SPARSE: &[(GgmlType, &str)] = &[
     (GgmlType::Q4_K, "2db43a1fb1114146e1d4f99d6323ec82b39c6bb02908f537b8bcd2e38780e1f0"),
     (GgmlType::Q5_K, "bbb433bbb5b47e829c2a306f7a80363f2f38921a10bd000e36dc261edc436131"),
     (GgmlType::Q6_K, "f6030e3f41ef0f1951a1a5205e7291939a42288a5fffd3b6f4a9aaf07161194b"),
+    (GgmlType::IQ1_S, "285fa69be74d3fa3006bc60977e8cbc418de1ac3e565273298658ea223353f65"),
+    (GgmlType::IQ1_M, "5255d06c02fdf2b95ba7badc7b025867e3383219a4155c17f16d68ee1dc9e05d"),
+    (GgmlType::IQ2_XXS, "5cc7d62d087f8be3a360ce34d080aad3b1a4b2e3f074891c5d8238bd0e61ea06"),
+    (GgmlType::IQ2_XS, "54fa9c2b8876ab6116e243e183da3e75306521737904965b79f4483ab8c4edbc"),
+    (GgmlType::IQ2_S, "43738f627fd34795493409ef5739a8759fdf51a451b46ea80ace7a805bee3f7d"),
+    (GgmlType::IQ3_XXS, "86db9b346b465497c7ac2dcf04941473ec860c8741e5baa9404aef5fb6832bfa"),
+    (GgmlType::IQ3_S, "98937b89227513395771133b9ebf039c666b21dab9c9c4ec0ce7c4b3743854ac"),
     (GgmlType::IQ4_NL, "e27231cc618fb7d971158d8cdd23a610b402f5b83caece34a288753fc6cdd2e9"),
     (GgmlType::IQ4_XS, "018e751abba6512e5346ab1659d1f746edb188c530beea81c28fa61b4a6164d2"),
 ];
@@ -239,7 +263,7 @@ fn values_that_are_not_finite_are_errors() {
             let mut bytes = vec![0; ty.bytes_for(512).unwrap() as usize];
             let mut values = vec![0.5; 512];
             values[300] = bad;
-            let error = blocks::quantize(ty, &values, 512, None, &mut bytes).unwrap_err();
+            let error = blocks::quantize(ty, &values, 512, plainest(ty, 512).as_deref(), &mut bytes).unwrap_err();
             assert!(matches!(error, Error::NonFinite { index: 300, .. }), "{ty}: {error}");
             let error = blocks::quantize(ty, &[0.5; 512], 512, Some(&values), &mut bytes).unwrap_err();
             assert!(matches!(error, Error::NonFinite { index: 300, .. }), "{ty}: {error}");
@@ -255,7 +279,7 @@ fn what_half_precision_cannot_hold_is_an_error() {
         let mut bytes = vec![0; ty.bytes_for(512).unwrap() as usize];
         let mut values = vec![0.5; 512];
         values[256] = 1e12;
-        let error = blocks::quantize(ty, &values, 512, None, &mut bytes).unwrap_err();
+        let error = blocks::quantize(ty, &values, 512, plainest(ty, 512).as_deref(), &mut bytes).unwrap_err();
         assert!(matches!(error, Error::Overflow { index: 256, .. }), "{ty}: {error}");
     }
     let mut bytes = [0; 4];
@@ -291,6 +315,7 @@ proptest! {
         let mut bytes = vec![0; ty.bytes_for(512).unwrap() as usize];
         match blocks::quantize(ty, &values, 512, weights.as_deref(), &mut bytes) {
             Ok(()) | Err(Error::Overflow { .. }) => {}
+            Err(Error::NoImportance { .. }) => assert!(weights.is_none() && blocks::needs_importance(ty)),
             Err(other) => panic!("{ty}: {other}"),
         }
     }
@@ -303,7 +328,7 @@ proptest! {
         shift in -1.0f32..1.0,
     ) {
         let values: Vec<f32> = values.iter().map(|x| (x + shift) * 10f32.powi(exponent)).collect();
-        let bytes = quantized(ty, &(values.clone(), 512), None);
+        let bytes = quantized(ty, &(values.clone(), 512), plainest(ty, 512).as_deref());
         let mut read = vec![0.0; 512];
         blocks::dequantize(ty, &bytes, &mut read).unwrap();
         let largest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));

@@ -9,9 +9,12 @@
 //! ```
 
 use super::grids::signed;
-use super::iq2_grids::IQ2_S;
-use super::iq2_xs::point_scale;
-use super::packing::{field, scale};
+use super::iq2_grids::{IQ2_S, IQ2_S_LATTICE};
+use super::iq2_xs::{Points, find_points, pack_scales, point_scale};
+use super::lanes::sum_of_squares;
+use super::magnitudes::split;
+use super::packing::{field, field_mut, scale, write_scale};
+use super::point_search::{divide_by_largest, weights};
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 64 + 8 + 8;
@@ -27,4 +30,28 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
         let index = usize::from(qs[i]) | usize::from(qh[i / 4] >> (2 * (i % 4)) & 3) << 8;
         signed(point_scale(d, scales, i), &IQ2_S[index], signs[i], out);
     }
+}
+
+/// Below this magnitude a sub-block counts as zero (`GROUP_MAX_EPS_IQ2_S`).
+const ZERO: f32 = 1e-8;
+
+/// As IQ2_XS, with 10-bit indices and all signs (`quantize_row_iq2_s_impl`).
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+    let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
+    let w = weights(x, importance, sigma2, 0.25 * sigma2);
+    let split = split(x);
+    let Points { scales, codes, zero } = find_points(&IQ2_S_LATTICE, &split, &w, ZERO);
+    let (max, l) = divide_by_largest(&scales);
+    *block = [0; BYTES];
+    write_scale::<0, BYTES>(block, max / 31.0 * 0.9875);
+    for i in 0..32 {
+        if !zero[i / 2] {
+            let index = IQ2_S_LATTICE.index(codes[i]);
+            field_mut::<2, 32, BYTES>(block)[i] = index as u8;
+            field_mut::<34, 32, BYTES>(block)[i] = if scales[i / 2] < 0.0 { !split.signs[i] } else { split.signs[i] };
+            field_mut::<66, 8, BYTES>(block)[i / 4] |= ((index >> 8) as u8) << (2 * (i % 4));
+        }
+    }
+    *field_mut::<74, 8, BYTES>(block) = pack_scales(&l);
 }

@@ -9,8 +9,11 @@
 //! ```
 
 use super::grids::signed;
-use super::iq3_grids::IQ3_S;
-use super::packing::{field, scale};
+use super::iq3_grids::{IQ3_S, IQ3_S_LATTICE};
+use super::lanes::{each, sum_of_squares};
+use super::magnitudes::split;
+use super::packing::{field, field_mut, scale, write_scale};
+use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 64 + 8 + 32 + 4;
@@ -27,4 +30,35 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
         let dl = d * f32::from(1 + 2 * (scales[i / 16] >> (4 * (i / 8 % 2)) & 15));
         signed(dl, &IQ3_S[index], signs[i / 2] >> (4 * (i % 2)), out);
     }
+}
+
+/// Below this magnitude a sub-block counts as zero: the least that there is.
+const ZERO: f32 = f32::from_bits(1);
+
+/// 19 candidates for each 32 values, all signs (`quantize_row_iq3_s_impl`).
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+    let w = weights(x, importance, 2.0 * sum_of_squares(x) / 256.0, 0.0);
+    let split = split(x);
+    let largest = largest::<32>(&split.values, ZERO);
+    let start = each(&largest, |largest| largest / 15.0);
+    let search = Search { steps: 9, step: 0.2, again: Again::AllIfAnyOff };
+    let Found { scales, codes } =
+        point_search::<32, 4, 8>(&search, &IQ3_S_LATTICE, &split.values, &w, &largest, &start);
+    let (max, l) = divide_by_largest(&scales);
+    *block = [0; BYTES];
+    write_scale::<0, BYTES>(block, max / 31.0 * 1.033);
+    for j in 0..8 {
+        if largest[j] != 0.0 {
+            for k in 0..8 {
+                let index = IQ3_S_LATTICE.index(codes[k][j]);
+                field_mut::<2, 64, BYTES>(block)[8 * j + k] = index as u8;
+                field_mut::<66, 8, BYTES>(block)[j] |= ((index >> 8) as u8) << k;
+            }
+            for i in 4 * j..4 * j + 4 {
+                field_mut::<74, 32, BYTES>(block)[i] = if scales[j] < 0.0 { !split.signs[i] } else { split.signs[i] };
+            }
+        }
+    }
+    *field_mut::<106, 4, BYTES>(block) = std::array::from_fn(|i| l[2 * i] | l[2 * i + 1] << 4);
 }

@@ -8,8 +8,11 @@
 //! ```
 
 use super::grids::{even_signs, signed};
-use super::iq3_grids::IQ3_XXS;
-use super::packing::{field, scale};
+use super::iq3_grids::{IQ3_XXS, IQ3_XXS_LATTICE};
+use super::lanes::{each, sum_of_squares};
+use super::magnitudes::split_even;
+use super::packing::{field, field_mut, scale, write_scale};
+use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 96;
@@ -24,5 +27,41 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
         let dl = d * (0.5 + (word >> 28) as f32) * 0.5;
         let signs = even_signs(word >> (7 * (i / 2 % 4))) >> (4 * (i % 2));
         signed(dl, &IQ3_XXS[usize::from(qs[i])], signs, out);
+    }
+}
+
+/// Below this magnitude a sub-block counts as zero (`GROUP_MAX_EPS_IQ3_XXS`).
+const ZERO: f32 = 1e-8;
+
+/// 31 candidates for each 32 values (`quantize_row_iq3_xxs_impl`).
+#[inline(always)]
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+    let w = weights(x, importance, 2.0 * sum_of_squares(x) / 256.0, 0.0);
+    let split = split_even(x, &w);
+    let largest = largest::<32>(&split.values, ZERO);
+    let start = each(&largest, |largest| largest / 15.0);
+    let search = Search { steps: 15, step: 0.2, again: Again::Off };
+    let Found { scales, codes } =
+        point_search::<32, 4, 8>(&search, &IQ3_XXS_LATTICE, &split.values, &w, &largest, &start);
+    let (max, l) = divide_by_largest(&scales);
+    *block = [0; BYTES];
+    write_scale::<0, BYTES>(block, max / 31.0 * 1.0125);
+    if max == 0.0 {
+        return;
+    }
+    for (j, qs) in field_mut::<2, 64, BYTES>(block).as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        for k in 0..8 {
+            qs[k] = IQ3_XXS_LATTICE.index(codes[k][j]) as u8;
+        }
+    }
+    for (j, word) in field_mut::<66, 32, BYTES>(block).as_chunks_mut().0.iter_mut().enumerate() {
+        let mut bits = u32::from(l[j]) << 28;
+        if largest[j] != 0.0 {
+            let flip = if scales[j] < 0.0 { 127 } else { 0 };
+            for k in 0..4 {
+                bits |= u32::from((split.signs[4 * j + k] ^ flip) & 127) << (7 * k);
+            }
+        }
+        *word = bits.to_le_bytes();
     }
 }

@@ -25,10 +25,13 @@ mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
 mod lanes;
+mod lattice;
+mod magnitudes;
 mod mxfp4;
 mod nvfp4;
 mod packing;
 mod plain;
+mod point_search;
 mod q1_0;
 mod q2_0;
 mod q2_k;
@@ -47,6 +50,7 @@ mod rows;
 mod scale_search;
 mod simd;
 mod symmetric_search;
+mod ternary_search;
 mod tq1_0;
 mod tq2_0;
 
@@ -54,7 +58,7 @@ use crate::{Error, GgmlType, Result};
 use alloc::format;
 use alloc::string::{String, ToString};
 
-pub use quantize::{can_quantize, quantize};
+pub use quantize::{can_quantize, needs_importance, quantize};
 
 /// Dequantizes whole blocks to f32, as ggml's `dequantize_row_*` does, bit for bit.
 ///

@@ -3,8 +3,8 @@
 use super::rows::{each_block, each_eight, each_super, each_weighted};
 use super::simd::versions;
 use super::{
-    iq4_nl, iq4_xs, length, mxfp4, nvfp4, plain, q1_0, q2_0, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k,
-    q8_0, tq1_0, tq2_0,
+    iq1_m, iq1_s, iq2_s, iq2_xs, iq2_xxs, iq3_s, iq3_xxs, iq4_nl, iq4_xs, length, mxfp4, nvfp4, plain, q1_0, q2_0,
+    q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, tq1_0, tq2_0,
 };
 use crate::{Error, GgmlType, Result};
 use alloc::format;
@@ -13,12 +13,14 @@ use alloc::format;
 ///
 /// `src` holds whole rows, row-major; `dst` exactly their bytes. `importance`, if given, holds one weight per column (`row_len`), not
 /// negative: what an error in that column costs, for instance the mean square of the layer's input. F32, F16, BF16, Q8_0, the
-/// ternary and binary types and the 4-bit floats have no use for it and ignore it.
+/// ternary and binary types and the 4-bit floats have no use for it and ignore it; IQ2_XXS, IQ2_XS and IQ1_S are nothing without
+/// ([`needs_importance`]).
 ///
 /// The result depends on nothing but the arguments; rows do not influence each other, so a tensor may be cut between rows.
 ///
 /// # Errors
-/// [`Error::NoCodec`] for a type that cannot be written ([`can_quantize`]), [`Error::Length`] if `row_len` is not whole blocks, `src`
+/// [`Error::NoCodec`] for a type that cannot be written ([`can_quantize`]), [`Error::NoImportance`] for one that needs weights and got
+/// none, [`Error::Length`] if `row_len` is not whole blocks, `src`
 /// not whole rows, or `importance` or `dst` has the wrong length; [`Error::NonFinite`] for an infinity or NaN in `src` or
 /// `importance`; [`Error::Overflow`] if a value, or the scale of a block, does not fit in half precision. After an error the
 /// contents of `dst` are unspecified.
@@ -27,6 +29,9 @@ pub fn quantize(ty: GgmlType, src: &[f32], row_len: usize, importance: Option<&[
         return Err(Error::NoCodec { ty, direction: "quantize" });
     };
     let (len, bytes) = (layout.block_len as usize, layout.block_bytes as usize);
+    if importance.is_none() && needs_importance(ty) {
+        return Err(Error::NoImportance { ty });
+    }
     if row_len == 0 || !row_len.is_multiple_of(len) {
         return Err(length(ty, format!("rows of a multiple of {len} values"), row_len));
     }
@@ -47,18 +52,26 @@ pub fn quantize(ty: GgmlType, src: &[f32], row_len: usize, importance: Option<&[
         return Ok(());
     }
     (codec.rows)(src, row_len, importance, dst);
-    for &at in codec.halves {
-        if let Some(block) = dst.chunks_exact(bytes).position(|block| block[at + 1] & 0x7c == 0x7c) {
-            let index = block * len;
-            return Err(Error::Overflow { ty, index, value: src[index] });
+    let overflow = match codec.scales {
+        Scales::Halves(halves) => {
+            halves.iter().filter_map(|at| dst.chunks_exact(bytes).position(|block| block[at + 1] & 0x7c == 0x7c)).min()
         }
+        Scales::Spread(overflows) => dst.chunks_exact(bytes).position(overflows),
+    };
+    match overflow.map(|block| block * len) {
+        Some(index) => Err(Error::Overflow { ty, index, value: src[index] }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// True if [`quantize`] can write this type.
 pub fn can_quantize(ty: GgmlType) -> bool {
     quantizer(ty).is_some()
+}
+
+/// True if [`quantize`] writes this type only with importance weights: so few bits are worthless without, and ggml aborts.
+pub fn needs_importance(ty: GgmlType) -> bool {
+    matches!(ty, GgmlType::IQ2_XXS | GgmlType::IQ2_XS | GgmlType::IQ1_S)
 }
 
 fn all_finite(values: &[f32]) -> Result<()> {
@@ -82,11 +95,22 @@ pub(super) type Rows = fn(&[f32], usize, Option<&[f32]>, &mut [u8]);
 struct Quantizer {
     /// Writes whole rows; the lengths are checked by the caller.
     rows: Rows,
-    /// Where a block holds half-precision numbers, which overflow.
-    halves: &'static [usize],
+    scales: Scales,
+}
+
+/// Where a block holds half-precision numbers, which overflow.
+enum Scales {
+    /// At these bytes.
+    Halves(&'static [usize]),
+    /// Spread over the block; tells whether it has overflowed.
+    Spread(fn(&[u8]) -> bool),
 }
 
 fn quantizer(ty: GgmlType) -> Option<Quantizer> {
+    if ty == GgmlType::IQ1_M {
+        let rows = versions!(|x, _len, importance, out| each_super!(x, importance, out, iq1_m::quantize));
+        return Some(Quantizer { rows, scales: Scales::Spread(iq1_m::overflows) });
+    }
     let (rows, halves): (Rows, &[usize]) = match ty {
         GgmlType::F32 => (versions!(|x, _len, _importance, out| each_block!(x, out, plain::f32_to_bytes)), &[]),
         GgmlType::F16 => (versions!(|x, _len, _importance, out| each_block!(x, out, plain::f16_to_bytes)), &[0]),
@@ -141,6 +165,24 @@ fn quantizer(ty: GgmlType) -> Option<Quantizer> {
         GgmlType::IQ4_XS => {
             (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq4_xs::quantize)), &[0])
         }
+        GgmlType::IQ1_S => {
+            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq1_s::quantize)), &[0])
+        }
+        GgmlType::IQ2_XXS => {
+            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_xxs::quantize)), &[0])
+        }
+        GgmlType::IQ2_XS => {
+            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_xs::quantize)), &[0])
+        }
+        GgmlType::IQ2_S => {
+            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_s::quantize)), &[0])
+        }
+        GgmlType::IQ3_XXS => {
+            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq3_xxs::quantize)), &[0])
+        }
+        GgmlType::IQ3_S => {
+            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq3_s::quantize)), &[0])
+        }
         GgmlType::TQ1_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, tq1_0::quantize)), &[52]),
         GgmlType::TQ2_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, tq2_0::quantize)), &[64]),
         GgmlType::MXFP4 => (versions!(|x, _len, _importance, out| each_block!(x, out, mxfp4::quantize)), &[]),
@@ -149,5 +191,5 @@ fn quantizer(ty: GgmlType) -> Option<Quantizer> {
         GgmlType::Q2_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, q2_0::quantize)), &[0]),
         _ => return None,
     };
-    Some(Quantizer { rows, halves })
+    Some(Quantizer { rows, scales: Scales::Halves(halves) })
 }
