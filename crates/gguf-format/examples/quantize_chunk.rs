@@ -20,9 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bytes = ty.bytes_for(values.len() as u64).ok_or("the values are not whole blocks")?;
     let mut blocks = vec![0; usize::try_from(bytes)?];
 
-    let quantize = least(5, || blocks::quantize(ty, &values, row_len, importance.as_deref(), &mut blocks))?;
+    let quantize = least(|| blocks::quantize(ty, &values, row_len, importance.as_deref(), &mut blocks))?;
     std::fs::write(output, &blocks)?;
-    let dequantize = least(5, || blocks::dequantize(ty, &blocks, &mut values))?;
+    let dequantize = least(|| blocks::dequantize(ty, &blocks, &mut values))?;
     println!("{quantize} {dequantize}");
     Ok(())
 }
@@ -31,13 +31,14 @@ fn floats(path: &str) -> std::io::Result<Vec<f32>> {
     Ok(std::fs::read(path)?.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
 
-/// The least time of `runs` runs, in seconds.
-fn least<E>(runs: u32, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
-    let mut least = f64::INFINITY;
-    for _ in 0..runs {
+/// The least time of a run, in seconds: of five, and of as many as a third of a second has.
+fn least<E>(mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let (mut least, mut runs, begin) = (f64::INFINITY, 0, Instant::now());
+    while runs < 5 || begin.elapsed().as_secs_f64() < 0.33 {
         let start = Instant::now();
         run()?;
         least = least.min(start.elapsed().as_secs_f64());
+        runs += 1;
     }
     Ok(least)
 }

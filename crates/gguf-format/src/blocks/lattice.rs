@@ -5,6 +5,8 @@
 //! search among them keeps the first of equals, so the order is part of the format's results (`iq2xs_init_impl` and
 //! `iq3xs_init_impl` in ggml-quants.c).
 
+use super::lanes::{build, each};
+
 /// Set in an entry of [`Lattice::entries`] whose point is not in the grid.
 const OFF: u32 = 1 << 31;
 /// Bits of such an entry that hold the length of its list.
@@ -101,20 +103,18 @@ fn push_nearest(points: &[u16], distances: &[u8], shells: usize, near: &mut Vec<
 /// Costs that are not numbers or infinite never are the least; if there are no others, the first code.
 #[inline(always)]
 pub(super) fn cheapest(near: &[[u16; 8]], cost: &[[f32; 8]; 3]) -> u32 {
+    // In bits, and what changes them: a choice between floats in memory would become eight loads.
+    let zero = each(&cost[0], f32::to_bits);
+    let one: [u32; 8] = build(|i| zero[i] ^ cost[1][i].to_bits());
+    let two: [u32; 8] = build(|i| zero[i] ^ cost[2][i].to_bits());
     first_least(near, |codes| {
         let mut sums = [0.0; 8];
         for i in 0..8 {
             for j in 0..8 {
-                // The digit's two bits, moved to the top: signs.
-                let (one, two) = ((codes[j] << (31 - 2 * i)) as i32, (codes[j] << (30 - 2 * i)) as i32);
-                let cost = if one < 0 {
-                    cost[1][i]
-                } else if two < 0 {
-                    cost[2][i]
-                } else {
-                    cost[0][i]
-                };
-                sums[j] += cost;
+                // The digit's low bit and its high bit, all over.
+                let low = (codes[j] << (31 - 2 * i)) as i32 >> 31;
+                let high = (codes[j] << (30 - 2 * i)) as i32 >> 31;
+                sums[j] += f32::from_bits(zero[i] ^ (one[i] & low as u32) ^ (two[i] & high as u32));
             }
         }
         sums
@@ -126,7 +126,7 @@ pub(super) fn cheapest(near: &[[u16; 8]], cost: &[[f32; 8]; 3]) -> u32 {
 pub(super) fn first_least(near: &[[u16; 8]], sums: impl Fn(&[u32; 8]) -> [f32; 8]) -> u32 {
     let (mut least, mut at) = ([f32::MAX; 8], [0u32; 8]);
     for (chunk, codes) in near.iter().enumerate() {
-        let codes = super::lanes::each(codes, u32::from);
+        let codes = each(codes, u32::from);
         let sums = sums(&codes);
         for j in 0..8 {
             let less = sums[j] < least[j];
