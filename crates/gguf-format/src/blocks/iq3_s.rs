@@ -50,8 +50,8 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
     write_scale::<0, BYTES>(block, max / 31.0 * 1.033);
     for j in 0..8 {
         if largest[j] != 0.0 {
-            for k in 0..8 {
-                let index = IQ3_S_LATTICE.index(codes[k][j]);
+            for (k, codes) in codes.iter().enumerate() {
+                let index = IQ3_S_LATTICE.index(codes[j]);
                 field_mut::<2, 64, BYTES>(block)[8 * j + k] = index as u8;
                 field_mut::<66, 8, BYTES>(block)[j] |= ((index >> 8) as u8) << k;
             }

@@ -135,8 +135,8 @@ pub(super) fn first_least(near: &[[u16; 8]], sums: impl Fn(&[u32; 8]) -> [f32; 8
         }
     }
     let mut best = f32::MAX;
-    for j in 0..8 {
-        best = if least[j] < best { least[j] } else { best };
+    for sum in least {
+        best = if sum < best { sum } else { best };
     }
     let mut first = u32::MAX;
     for j in 0..8 {

@@ -15,8 +15,8 @@ pub(super) struct Magnitudes {
 pub(super) fn split(x: &[f32; 256]) -> Magnitudes {
     let mut signs = [0; 32];
     for (signs, x) in signs.iter_mut().zip(x.as_chunks::<8>().0) {
-        for j in 0..8 {
-            *signs |= u8::from(x[j] < 0.0) << j;
+        for (j, &x) in x.iter().enumerate() {
+            *signs |= u8::from(x < 0.0) << j;
         }
     }
     Magnitudes { values: build(|i| if x[i] < 0.0 { -x[i] } else { x[i] }), signs }
