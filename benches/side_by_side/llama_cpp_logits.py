@@ -2,10 +2,12 @@
 """Logits of llama.cpp for the chunks that `quant perplexity` scores, in the form its --base takes.
 
     pip install llama-cpp-python==0.3.36 numpy safetensors
-    llama_cpp_logits.py MODEL.gguf TEXT OUT.safetensors [--ctx 256] [--chunks 8] [--threads 2] [--greedy PROMPT] [-n 64]
+    llama_cpp_logits.py MODEL.gguf TEXT OUT.safetensors [--ctx 256] [--chunks 8] [--threads 2] [--batch N]
+                        [--greedy PROMPT] [-n 64]
 
 OUT holds `tokens` [n] i32 and `logits` [n, vocab] f32 for chunks of --ctx tokens, each run with an empty cache; the text is tokenized once and
-the first token of every chunk is replaced by BOS where the model adds one, as llama-perplexity does. With --greedy the greedy continuation
+the first token of every chunk is replaced by BOS where the model adds one, as llama-perplexity does. --batch N runs N tokens of a chunk at a time
+instead of all: the same arithmetic by other kernels, which shows how far llama.cpp is from itself. With --greedy the greedy continuation
 of PROMPT is printed as well. The K/V cache is f32, so that what differs is the arithmetic of the weights.
 """
 import argparse
@@ -56,7 +58,7 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("model"), a.add_argument("text"), a.add_argument("out")
     a.add_argument("--ctx", type=int, default=256), a.add_argument("--chunks", type=int, default=8)
-    a.add_argument("--threads", type=int, default=2), a.add_argument("--greedy"), a.add_argument("-n", type=int, default=64)
+    a.add_argument("--threads", type=int, default=2), a.add_argument("--batch", type=int), a.add_argument("--greedy"), a.add_argument("-n", type=int, default=64)
     a = a.parse_args()
     model, context = load(a.model, a.ctx, a.threads)
     vocab = lc.llama_model_get_vocab(model)
@@ -70,8 +72,13 @@ def main():
         if add_bos:
             chunk[0] = lc.llama_vocab_bos(vocab)
         lc.llama_memory_clear(lc.llama_get_memory(context), True)
-        decode(context, chunk.tolist(), 0, True)
-        logits = np.ctypeslib.as_array(lc.llama_get_logits(context), (a.ctx, n_vocab)).copy()
+        step = a.batch or a.ctx
+        parts = []
+        for first in range(0, a.ctx, step):
+            part = chunk[first : first + step].tolist()
+            decode(context, part, first, True)
+            parts.append(np.ctypeslib.as_array(lc.llama_get_logits(context), (len(part), n_vocab)).copy())
+        logits = np.concatenate(parts)
         rows.append(logits)
         scored = logits[a.ctx // 2 : a.ctx - 1].astype(np.float64)
         scored -= scored.max(1, keepdims=True)

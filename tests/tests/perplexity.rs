@@ -4,7 +4,7 @@
 
 use quant_runtime::eval::{EvalPlan, LogitsFile, MemoryLogits, ModelLogits, evaluate};
 use quant_runtime::safetensors_io::{Dtype, SafetensorsReader, SafetensorsWriter, TensorSpec};
-use quant_runtime::{Checkpoint, Model, Tokenizer};
+use quant_runtime::{Activations, Checkpoint, LogitRows, Model, Tokenizer};
 use quant_tests::{bundled, shared};
 use std::path::Path;
 
@@ -75,17 +75,48 @@ fn logits_of_llama_cpp_can_be_the_base() {
 
         let mut base = LogitsFile::open(&base).unwrap();
         let plan = EvalPlan::from_logits(&mut base, None, None).unwrap();
-        let model = load(&ours);
-        let report = evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| {}).unwrap();
-        let divergence = report.base.unwrap();
-        println!("{level}: kl {:.3e}, same top {:.4}", divergence.kl.mean, divergence.same_top1);
-        let bound = if level == "F32" { 1e-5 } else { 1e-3 };
-        // llama.cpp rounds activations to int8, we do not: where two tokens are nearly as likely the first may change. Over 4096 positions that
-        // is 0.7 % to 2.1 % (docs/fidelity.md); of these 96, two.
-        let changed = ((1.0 - divergence.same_top1) * 96.0).round();
-        assert!(divergence.kl.mean < bound && changed <= 2.0, "{level}: {divergence:?}");
-        // 95 positions; the bound of 0.3 % is for the 6096 positions of the test above.
-        assert!((report.ppl / divergence.base_ppl - 1.0).abs() < 0.01, "{level}: {report:?}");
-        assert_eq!((divergence.positions, report.tokens_scored), (shape[0], shape[0] - 1));
+        let mut model = load(&ours);
+        for activations in [Activations::F32, Activations::Ggml] {
+            model.set_activations(activations).unwrap();
+            let report = evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| {}).unwrap();
+            let divergence = report.base.unwrap();
+            let ppl = report.ppl / divergence.base_ppl - 1.0;
+            println!("{level} {activations:?}: kl {:.3e}, ppl {:+.3} %", divergence.kl.mean, 100.0 * ppl);
+            let bound = if level == "F32" { 1e-5 } else { 1e-3 };
+            assert!(divergence.kl.mean < bound, "{level}: {divergence:?}");
+            assert!(level != "F32" || divergence.same_top1 == 1.0, "{level}: {divergence:?}");
+            // 95 positions; the bound of 0.3 % is for the 6096 positions of the test above.
+            assert!(ppl.abs() < 0.01, "{level}: {report:?}");
+            assert_eq!((divergence.positions, report.tokens_scored), (shape[0], shape[0] - 1));
+        }
+    }
+}
+
+/// The likeliest token of 4096 positions, against llama.cpp's on the same files (`golden/llama_cpp_top1.safetensors` says how these were made).
+#[test]
+fn likeliest_tokens_are_those_of_llama_cpp() {
+    const CTX: usize = 256;
+    let mut golden =
+        SafetensorsReader::open(concat!(env!("CARGO_MANIFEST_DIR"), "/golden/llama_cpp_top1.safetensors")).unwrap();
+    let positions = golden.need("tokens", Dtype::I32).unwrap().shape[0];
+    let tokens: Vec<u32> = golden.read_i32("tokens", 0, positions).unwrap().into_iter().map(|t| t as u32).collect();
+    for level in ["Q8_0", "Q5_0", "Q4_K_M", "Q2_K"] {
+        let Some(path) = shared(&format!("golden/llama_cpp/pocket-6m.{level}.gguf")) else { continue };
+        let theirs = golden.read_i32(&format!("top1.{level}"), 0, positions).unwrap();
+        let mut model = load(&path);
+        // With activations rounded as llama.cpp rounds them at least 98 % are the same, which is as many as llama.cpp shares with itself when it takes
+        // one token at a time (docs/fidelity.md). Without, Q4_K_M is a little below.
+        for (activations, least) in [(Activations::Ggml, 0.98), (Activations::F32, 0.975)] {
+            model.set_activations(activations).unwrap();
+            let mut same = 0;
+            for (chunk, theirs) in tokens.chunks(CTX).zip(theirs.chunks(CTX)) {
+                let logits = model.forward(chunk, &mut model.new_cache(), LogitRows::All).unwrap();
+                let ours = logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
+                same += ours.iter().zip(theirs).filter(|(a, b)| i64::from(**a) == i64::from(**b)).count();
+            }
+            let share = same as f64 / positions as f64;
+            println!("{level} {activations:?}: {share:.4}");
+            assert!(share >= least, "{level} {activations:?}: {share}");
+        }
     }
 }

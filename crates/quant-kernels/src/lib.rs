@@ -17,6 +17,7 @@
 //! # Ok::<(), quant_kernels::Error>(())
 //! ```
 
+mod activations;
 mod attention;
 mod codes;
 mod dispatch;
@@ -29,6 +30,7 @@ mod matrix;
 mod micro;
 mod simd;
 
+pub use activations::{ActivationGrid, Activations};
 pub use attention::{KvStore, attention, attention_with};
 pub use dispatch::Isa;
 pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};

@@ -4,7 +4,7 @@ use crate::error::{CliError, CliResult};
 use crate::output::{print_json, to_stdout};
 use crate::{input, progress, table};
 use quant_runtime::eval::{EvalPlan, EvalReport, LogitSource, LogitsFile, LogitsWriter, ModelLogits, evaluate};
-use quant_runtime::{Error, Tokenizer};
+use quant_runtime::{Activations, Error, Tokenizer};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -32,9 +32,19 @@ pub(crate) struct Args {
     /// Write all logits to this file: 4·tokens·vocab bytes.
     #[arg(long, value_name = "F.safetensors")]
     save_logits: Option<PathBuf>,
+    /// Activations of MODEL's products: as they are, or rounded as llama.cpp rounds them, which foretells its figures. A base model's stay as
+    /// they are.
+    #[arg(long, value_enum, default_value = "f32")]
+    activations: ActivationsArg,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum ActivationsArg {
+    F32,
+    Ggml,
 }
 
 impl Args {
@@ -47,7 +57,11 @@ impl Args {
             return Err(CliError::Usage("a TEXT is needed: the base is not a file of logits".to_owned()));
         }
         let text = self.text.as_deref().map(input::read_text).transpose()?;
-        let (model, tokenizer) = input::load(&self.model)?;
+        let (mut model, tokenizer) = input::load(&self.model)?;
+        model.set_activations(match self.activations {
+            ActivationsArg::F32 => Activations::F32,
+            ActivationsArg::Ggml => Activations::Ggml,
+        })?;
         let context = model.config().max_context;
         let text_plan = match &text {
             Some(text) if logits_base.is_none() => {

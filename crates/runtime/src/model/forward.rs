@@ -87,7 +87,7 @@ impl Model {
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = layer.attention_norm.forward(&x)?;
             observe(LinearSite::AttentionInput(l), &normed)?;
-            let qkv = layer.qkv.forward(&normed)?;
+            let qkv = layer.qkv.forward(&self.backend, &normed)?;
             let attention = Attention { config: &self.config, qk_norm: layer.qk_norm.as_ref(), table: &table, start };
             let Some(layer_cache) = cache.layer(l) else {
                 return Err(Error::Usage("the cache belongs to another model".into()));
@@ -102,13 +102,13 @@ impl Model {
                 mixed = mixed.narrow(0, from, count - from)?.contiguous()?;
             }
             observe(LinearSite::AttentionOutput(l), &mixed)?;
-            x = (x + layer.attention_output.forward(&mixed)?)?;
+            x = (x + layer.attention_output.forward(&self.backend, &mixed)?)?;
 
             let normed = layer.ffn_norm.forward(&x)?;
             observe(LinearSite::FfnInput(l), &normed)?;
-            let product = gated_silu(&self.backend, &layer.gate_up.forward(&normed)?)?;
+            let product = gated_silu(&self.backend, &layer.gate_up.forward(&self.backend, &normed)?)?;
             observe(LinearSite::FfnDown(l), &product)?;
-            x = (x + layer.down.forward(&product)?)?;
+            x = (x + layer.down.forward(&self.backend, &product)?)?;
         }
         cache.advance(count);
         if from == count {
@@ -119,7 +119,7 @@ impl Model {
         }
         let normed = self.norm.forward(&x)?;
         observe(LinearSite::Output, &normed)?;
-        Ok(Some(self.head.forward(&normed)?.to_device(&Device::Cpu)?))
+        Ok(Some(self.head.forward(&self.backend, &normed)?.to_device(&Device::Cpu)?))
     }
 
     /// Embeddings, `[tokens, hidden]`, f32.

@@ -10,6 +10,7 @@ mod weights;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling};
 pub use kv_cache::KvCache;
+pub use quant_kernels::Activations;
 
 use crate::{Checkpoint, Error, Result};
 use attention::QkNorm;
@@ -107,7 +108,19 @@ impl Model {
     /// Loads the model for candle's kernels, which other devices run, on any device: what tests compare the own kernels with.
     #[doc(hidden)]
     pub fn load_for_candle(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        Self::load_with(checkpoint, Backend { device: device.clone(), own_kernels: false })
+        Self::load_with(checkpoint, Backend { device: device.clone(), own_kernels: false, ..Backend::new(device) })
+    }
+
+    /// Rounds the activations before every product, as [`Activations`] says.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on a device whose products are candle's, which round as they do.
+    pub fn set_activations(&mut self, activations: Activations) -> Result<()> {
+        if !self.backend.own_kernels && activations != Activations::F32 {
+            return Err(Error::Unsupported("rounded activations on this device".into()));
+        }
+        self.backend.activations = activations;
+        Ok(())
     }
 
     fn load_with(checkpoint: &Checkpoint, backend: Backend) -> Result<Self> {

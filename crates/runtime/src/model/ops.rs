@@ -5,7 +5,7 @@ use crate::Result;
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Shape, Storage, Tensor};
 use gguf_format::{GgmlType, blocks};
-use quant_kernels::{Matrix, matmul};
+use quant_kernels::{ActivationGrid, Activations, Matrix, matmul};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -38,11 +38,13 @@ pub(super) struct Backend {
     pub(super) device: Device,
     /// Own kernels. Without them the CPU runs candle's, as other devices do; only tests ask for that.
     pub(super) own_kernels: bool,
+    /// For the own kernels.
+    pub(super) activations: Activations,
 }
 
 impl Backend {
     pub(super) fn new(device: &Device) -> Self {
-        Self { device: device.clone(), own_kernels: device.is_cpu() }
+        Self { device: device.clone(), own_kernels: device.is_cpu(), activations: Activations::F32 }
     }
 }
 
@@ -89,11 +91,12 @@ impl Linear {
     }
 
     /// `x`: `[tokens, in_features]` f32, to `[tokens, out_features]`.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, backend: &Backend, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
             Weights::Mapped(weights) => {
                 let bias = self.bias.as_ref().map(|b| b.values.as_slice());
-                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, bias, out_features: self.out_features })?)
+                let activations = backend.activations;
+                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, bias, out_features: self.out_features, activations })?)
             }
             Weights::Candle(weights) => {
                 let parts = weights.iter().map(|w| w.forward(x)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -112,6 +115,28 @@ struct PackedProduct<'a> {
     weights: &'a [Weight],
     bias: Option<&'a [f32]>,
     out_features: usize,
+    activations: Activations,
+}
+
+impl PackedProduct<'_> {
+    /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` where `g_i` is the rounding that belongs to the type of `w_i`.
+    fn with_rounded(&self, x: &[f32], tokens: usize, matrices: &[Matrix<'_>], y: &mut [f32]) -> Result<()> {
+        let mut first = 0;
+        let mut rounded = Vec::new();
+        let mut part = Vec::new();
+        for matrix in matrices {
+            rounded.clear();
+            rounded.extend_from_slice(x);
+            ActivationGrid::of(matrix.ty).unwrap_or(ActivationGrid::F32).round(&mut rounded, matrix.cols)?;
+            part.resize(tokens * matrix.rows, 0.0);
+            matmul(&rounded, tokens, &[*matrix], &mut part)?;
+            for (y, part) in y.chunks_exact_mut(self.out_features).zip(part.chunks_exact(matrix.rows.max(1))) {
+                y[first..first + matrix.rows].copy_from_slice(part);
+            }
+            first += matrix.rows;
+        }
+        Ok(())
+    }
 }
 
 impl CustomOp1 for PackedProduct<'_> {
@@ -124,7 +149,10 @@ impl CustomOp1 for PackedProduct<'_> {
         let x = cpu_values(storage, layout)?;
         let matrices: Vec<Matrix<'_>> = self.weights.iter().map(Weight::matrix).collect();
         let mut y = vec![0.0; tokens * self.out_features];
-        matmul(x, tokens, &matrices, &mut y).map_err(candle_error)?;
+        match self.activations {
+            Activations::F32 => matmul(x, tokens, &matrices, &mut y).map_err(candle_error)?,
+            Activations::Ggml => self.with_rounded(x, tokens, &matrices, &mut y).map_err(candle_error)?,
+        }
         if let Some(bias) = self.bias {
             for row in y.chunks_exact_mut(self.out_features) {
                 row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
