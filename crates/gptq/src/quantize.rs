@@ -1,0 +1,170 @@
+//! One matrix: codes, scales and zero points, and how good they are.
+
+use crate::affine_grid::{AffineGrid, AffineParams};
+use crate::codec::GroupCodec;
+use crate::factor::{Factor, Fallback};
+use crate::solver::{self, Solution};
+use crate::{FitFrom, GptqError, Options};
+use half::f16;
+use quant_core::UpperTriangle;
+use quant_core::affine::{AffineMatrix, AffineParts};
+use quant_core::error_metrics::ErrorAccumulator;
+use rayon::prelude::*;
+use std::time::{Duration, Instant};
+
+/// A quantized matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// Codes, scales, zero points.
+    pub matrix: AffineMatrix,
+    /// How it went.
+    pub report: Report,
+}
+
+/// How quantizing a matrix went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// `tr((W − Q) Σ x xᵀ (W − Q)ᵀ) / n`: the squared error of the layer's output, summed over its features, mean over the `n` calibration
+    /// rows, damping left out. That is the sum that the authors' code prints, with `n` in the place of its number of sequences.
+    /// `None` after a fallback. With a cross statistic `W` is the target that it sets.
+    pub loss: Option<f64>,
+    /// `Σ (w − q)² / Σ w²`.
+    pub nmse: f64,
+    /// Damping that the factor took.
+    pub damp: f64,
+    /// Why the matrix was rounded to nearest, if it was.
+    pub fallback: Option<Fallback>,
+    /// Columns that no calibration row used.
+    pub dead_columns: usize,
+    /// Time of this matrix, without the factor.
+    pub time: Duration,
+}
+
+/// Quantizes `weights`, `[out_features, in_features]` row-major, with the factor of the layer's input.
+///
+/// Numerical trouble ends in rounding to nearest and a [`Report::fallback`], not in an error. The result does not depend on the number of
+/// threads.
+///
+/// # Errors
+/// [`GptqError::Shape`], [`GptqError::Length`], [`GptqError::NonFiniteWeight`]; [`GptqError::ScaleRange`] if a scale would not fit an
+/// f16; [`GptqError::OtherOptions`] if the factor was made for another order or group size.
+pub fn quantize(
+    weights: &[f32],
+    out_features: usize,
+    factor: &Factor,
+    options: &Options,
+) -> Result<Quantized, GptqError> {
+    let start = Instant::now();
+    let in_features = factor.in_features();
+    let group_size = options.group_size.unwrap_or(in_features).min(in_features);
+    let same_order = factor.order.kind == options.order || factor.fallback() == Some(Fallback::Asked);
+    if factor.order.group_size != group_size || !same_order {
+        return Err(GptqError::OtherOptions);
+    }
+    let Solution { codes, params, loss } =
+        quantize_onto(&AffineGrid::new(options), weights, out_features, factor, FitFrom::Updated)?;
+    let groups = in_features.div_ceil(group_size);
+    if let Some(at) = params.iter().position(|params: &AffineParams| !params.scale.is_finite()) {
+        return Err(GptqError::ScaleRange { row: at / groups, group: at % groups });
+    }
+    let matrix = AffineMatrix::from_parts(AffineParts {
+        out_features,
+        in_features,
+        bits: options.bits,
+        group_size,
+        codes,
+        scales: params.iter().map(|params| f16::from_f32(params.scale)).collect(),
+        zeros: params.iter().map(|params| params.zero as u16).collect(),
+        g_idx: factor.order.g_idx(),
+    });
+    // The parts were made for each other.
+    let matrix = matrix.map_err(|_| GptqError::Shape { out_features, in_features })?;
+    let report = Report {
+        loss,
+        nmse: nmse(weights, &matrix),
+        damp: factor.damp,
+        fallback: factor.fallback(),
+        dead_columns: factor.dead_columns,
+        time: start.elapsed(),
+    };
+    Ok(Quantized { matrix, report })
+}
+
+/// Rounds each weight to its nearest code: what [`quantize`] falls back to, and what it is to be compared with.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn round_to_nearest(
+    weights: &[f32],
+    out_features: usize,
+    in_features: usize,
+    options: &Options,
+) -> Result<Quantized, GptqError> {
+    quantize(weights, out_features, &Factor::round_to_nearest(in_features, options)?, options)
+}
+
+/// Quantizes onto any grid: the solver under [`quantize`].
+///
+/// # Errors
+/// [`GptqError::Shape`], [`GptqError::Length`] or [`GptqError::NonFiniteWeight`].
+pub fn quantize_onto<C: GroupCodec>(
+    codec: &C,
+    weights: &[f32],
+    out_features: usize,
+    factor: &Factor,
+    fit_from: FitFrom,
+) -> Result<Solution<C::Params>, GptqError> {
+    let in_features = factor.in_features();
+    let shape = GptqError::Shape { out_features, in_features };
+    let expected = out_features.checked_mul(in_features).filter(|&n| n > 0).ok_or(shape)?;
+    if weights.len() != expected {
+        return Err(GptqError::Length { name: "weights", expected, found: weights.len() });
+    }
+    if let Some(at) = weights.par_iter().position_first(|w| !w.is_finite()) {
+        return Err(GptqError::NonFiniteWeight { row: at / in_features, column: at % in_features });
+    }
+    Ok(solver::solve(codec, factor, weights, fit_from))
+}
+
+/// The loss of any approximation of `weights`, as [`Report::loss`] defines it: `tr((W − Q) gram (W − Q)ᵀ) / rows`.
+///
+/// # Errors
+/// [`GptqError::Length`] unless both are whole rows of `gram.dim()` values, equally many.
+pub fn loss(weights: &[f32], approximation: &[f32], gram: &UpperTriangle, rows: u64) -> Result<f64, GptqError> {
+    let n = gram.dim().max(1);
+    if weights.len() != approximation.len() || !weights.len().is_multiple_of(n) {
+        let expected = weights.len() / n * n;
+        return Err(GptqError::Length { name: "approximation", expected, found: approximation.len() });
+    }
+    let of_row = |(w, q): (&[f32], &[f32])| -> f64 {
+        let error: Vec<f64> = w.iter().zip(q).map(|(w, q)| f64::from(*w) - f64::from(*q)).collect();
+        let mut rest = gram.packed();
+        let mut sum = 0.0;
+        for (i, &e) in error.iter().enumerate() {
+            let (row, tail) = rest.split_at(n - i);
+            rest = tail;
+            let products = error[i..].iter().zip(row).map(|(e, &g)| e * f64::from(g));
+            sum += e * (2.0 * products.sum::<f64>() - e * f64::from(row[0]));
+        }
+        sum
+    };
+    let sums: Vec<f64> = weights.par_chunks_exact(n).zip(approximation.par_chunks_exact(n)).map(of_row).collect();
+    Ok(sums.iter().sum::<f64>() / rows.max(1) as f64)
+}
+
+fn nmse(weights: &[f32], matrix: &AffineMatrix) -> f64 {
+    let n = matrix.in_features();
+    let of_row = |(row, weights): (usize, &[f32])| {
+        let (mut sums, mut values) = (ErrorAccumulator::new(), vec![0.0; n]);
+        // Both are rows of the matrix.
+        if matrix.dequantize_row_into(row, &mut values).is_ok() {
+            let _ = sums.add(weights, &values);
+        }
+        sums
+    };
+    let rows: Vec<ErrorAccumulator> = weights.par_chunks_exact(n).enumerate().map(of_row).collect();
+    let mut all = ErrorAccumulator::new();
+    rows.iter().for_each(|row| all.merge(row));
+    all.finish().nmse
+}
