@@ -3,15 +3,13 @@
 //! A point is written as eight 2-bit digits, the first value in the lowest bits; a digit is the value plus one. The points are
 //! those of `iq1s_grid` in ggml-common.h: the format fixes them.
 
-use std::sync::LazyLock;
-
 use super::grids::expand8;
-use super::lattice::Lattice;
+use super::lattice::{Lattice, LazyLattice};
 
 pub(super) static IQ1: [[i8; 8]; 2048] = expand8(&IQ1_POINTS, [-1, 0, 1, 0]);
 
 /// As the quantizers see it.
-pub(super) static IQ1_LATTICE: LazyLock<Lattice> = LazyLock::new(|| Lattice::new::<8>(&IQ1_POINTS, 2, 3, 3));
+pub(super) static IQ1_LATTICE: LazyLattice = LazyLattice::new(|| Lattice::new::<8>(&IQ1_POINTS, 2, 3, 3));
 
 #[rustfmt::skip]
 const IQ1_POINTS: [u16; 2048] = [

@@ -10,9 +10,10 @@
 
 use super::f16::f16_to_f32;
 use super::f16::f32_to_f16;
-use super::iq1_grid::{IQ1, IQ1_LATTICE};
+use super::iq1_grid::IQ1;
 use super::iq1_s::{divide_by_largest, shifted};
 use super::lanes::{build, sum_of_squares};
+use super::lattice::Lattice;
 use super::packing::{field, field_mut};
 use super::point_search::weights;
 use super::ternary_search::{Cuts, DOWN, UP, add_sums, ascending, choose_points, largest, levels};
@@ -40,7 +41,7 @@ const ZERO: f32 = 1e-7;
 
 /// A shift for each point of eight, a scale for each two (`quantize_row_iq1_m_impl`).
 #[inline(always)]
-pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES], lattice: &Lattice) {
     let w = weights(x, importance, 2.0 * sum_of_squares(x) / 256.0, 0.0);
     let (xs, ws) = (x.as_chunks::<16>().0, w.as_chunks::<16>().0);
     *block = [0; BYTES];
@@ -61,8 +62,8 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
             down[j] = [!down[j][0], !down[j][1]];
         }
         let both = [levels(down[j][0]), levels(down[j][1])];
-        (scales[j], codes[j]) = choose_points(&IQ1_LATTICE, x, w, &digits, cuts.scale.abs(), &both);
-        let index = [IQ1_LATTICE.index(codes[j][0]), IQ1_LATTICE.index(codes[j][1])];
+        (scales[j], codes[j]) = choose_points(lattice, x, w, &digits, cuts.scale.abs(), &both);
+        let index = [lattice.index(codes[j][0]), lattice.index(codes[j][1])];
         field_mut::<0, 32, BYTES>(block)[2 * j] = index[0] as u8;
         field_mut::<0, 32, BYTES>(block)[2 * j + 1] = index[1] as u8;
         field_mut::<32, 16, BYTES>(block)[j] = (index[0] >> 8 | index[1] >> 8 << 4) as u8;

@@ -6,8 +6,9 @@
 //!      34..50  qh, little-endian words for 4 points: |shift is negative|scale 3|high bits 3|2|1|0|, 3 bits each
 //! ```
 
-use super::iq1_grid::{IQ1, IQ1_LATTICE};
+use super::iq1_grid::IQ1;
 use super::lanes::{build, sum_of_squares};
+use super::lattice::Lattice;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::weights;
 use super::rounding::nearest_int;
@@ -46,7 +47,7 @@ const ZERO: f32 = 1e-12;
 
 /// One shift for each 32 values (`quantize_row_iq1_s_impl`).
 #[inline(always)]
-pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES], lattice: &Lattice) {
     let w = weights(x, importance, 2.0 * sum_of_squares(x) / 256.0, 0.0);
     *block = [0; BYTES];
     let (mut scales, mut words) = ([0.0; 8], [0u16; 8]);
@@ -65,11 +66,11 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
             digits = build(|i| 2 - digits[i]);
             down = !down;
         }
-        let (scale, codes) = choose_points(&IQ1_LATTICE, x, w, &digits, cuts.scale.abs(), &[levels(down); 4]);
+        let (scale, codes) = choose_points(lattice, x, w, &digits, cuts.scale.abs(), &[levels(down); 4]);
         scales[j] = scale;
         words[j] = u16::from(down) << 15;
         for (k, code) in codes.into_iter().enumerate() {
-            let index = IQ1_LATTICE.index(code);
+            let index = lattice.index(code);
             field_mut::<2, 32, BYTES>(block)[4 * j + k] = index as u8;
             words[j] |= index >> 8 << (3 * k);
         }

@@ -3,10 +3,8 @@
 //! A point is written as eight 2-bit digits, the first value in the lowest bits; digit k stands for the magnitude `LEVELS[k]`. The
 //! points are those of `iq2xxs_grid`, `iq2xs_grid` and `iq2s_grid` in ggml-common.h: the format fixes them.
 
-use std::sync::LazyLock;
-
 use super::grids::expand8;
-use super::lattice::Lattice;
+use super::lattice::{Lattice, LazyLattice};
 
 /// What the digits stand for.
 const LEVELS: [i8; 4] = [8, 25, 43, 0];
@@ -16,9 +14,9 @@ pub(super) static IQ2_XS: [[i8; 8]; 512] = expand8(&IQ2_XS_POINTS, LEVELS);
 pub(super) static IQ2_S: [[i8; 8]; 1024] = expand8(&IQ2_S_POINTS, LEVELS);
 
 /// As the quantizers see them; three magnitudes are in use.
-pub(super) static IQ2_XXS_LATTICE: LazyLock<Lattice> = LazyLock::new(|| Lattice::new::<8>(&IQ2_XXS_POINTS, 2, 3, 2));
-pub(super) static IQ2_XS_LATTICE: LazyLock<Lattice> = LazyLock::new(|| Lattice::new::<8>(&IQ2_XS_POINTS, 2, 3, 2));
-pub(super) static IQ2_S_LATTICE: LazyLock<Lattice> = LazyLock::new(|| Lattice::new::<8>(&IQ2_S_POINTS, 2, 3, 1));
+pub(super) static IQ2_XXS_LATTICE: LazyLattice = LazyLattice::new(|| Lattice::new::<8>(&IQ2_XXS_POINTS, 2, 3, 2));
+pub(super) static IQ2_XS_LATTICE: LazyLattice = LazyLattice::new(|| Lattice::new::<8>(&IQ2_XS_POINTS, 2, 3, 2));
+pub(super) static IQ2_S_LATTICE: LazyLattice = LazyLattice::new(|| Lattice::new::<8>(&IQ2_S_POINTS, 2, 3, 1));
 
 #[rustfmt::skip]
 const IQ2_XXS_POINTS: [u16; 256] = [

@@ -9,9 +9,10 @@
 //! ```
 
 use super::grids::signed;
-use super::iq2_grids::{IQ2_S, IQ2_S_LATTICE};
+use super::iq2_grids::IQ2_S;
 use super::iq2_xs::{Points, find_points, pack_scales, point_scale};
 use super::lanes::sum_of_squares;
+use super::lattice::Lattice;
 use super::magnitudes::split;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{divide_by_largest, weights};
@@ -37,17 +38,17 @@ const ZERO: f32 = 1e-8;
 
 /// As IQ2_XS, with 10-bit indices and all signs (`quantize_row_iq2_s_impl`).
 #[inline(always)]
-pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES], lattice: &Lattice) {
     let sigma2 = 2.0 * sum_of_squares(x) / 256.0;
     let w = weights(x, importance, sigma2, 0.25 * sigma2);
     let split = split(x);
-    let Points { scales, codes, zero } = find_points(&IQ2_S_LATTICE, &split, &w, ZERO);
+    let Points { scales, codes, zero } = find_points(lattice, &split, &w, ZERO);
     let (max, l) = divide_by_largest(&scales);
     *block = [0; BYTES];
     write_scale::<0, BYTES>(block, max / 31.0 * 0.9875);
     for i in 0..32 {
         if !zero[i / 2] {
-            let index = IQ2_S_LATTICE.index(codes[i]);
+            let index = lattice.index(codes[i]);
             field_mut::<2, 32, BYTES>(block)[i] = index as u8;
             field_mut::<34, 32, BYTES>(block)[i] = if scales[i / 2] < 0.0 { !split.signs[i] } else { split.signs[i] };
             field_mut::<66, 8, BYTES>(block)[i / 4] |= ((index >> 8) as u8) << (2 * (i % 4));

@@ -8,7 +8,7 @@
 //! ```
 
 use super::grids::{even_signs, signed};
-use super::iq2_grids::{IQ2_XS, IQ2_XS_LATTICE};
+use super::iq2_grids::IQ2_XS;
 use super::lanes::{each, sum_of_squares};
 use super::lattice::Lattice;
 use super::magnitudes::{Magnitudes, split_even};
@@ -38,10 +38,10 @@ pub(super) fn point_scale(d: f32, scales: &[u8; 8], i: usize) -> f32 {
 
 /// Scales of 16 values, 4 bits each, and 9-bit indices with 7 signs (`quantize_row_iq2_xs_impl`).
 #[inline(always)]
-pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES], lattice: &Lattice) {
     let w = weights(x, importance, sum_of_squares(x) / 256.0, 0.0);
     let split = split_even(x, &w);
-    let Points { scales, codes, zero } = find_points(&IQ2_XS_LATTICE, &split, &w, ZERO);
+    let Points { scales, codes, zero } = find_points(lattice, &split, &w, ZERO);
     let (max, l) = divide_by_largest(&scales);
     *block = [0; BYTES];
     write_scale::<0, BYTES>(block, max / 31.0);
@@ -52,7 +52,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
         if !zero[i / 2] {
             let flip = if scales[i / 2] < 0.0 { 127 } else { 0 };
             let signs = u16::from((split.signs[i] ^ flip) & 127);
-            *q = (IQ2_XS_LATTICE.index(codes[i]) | signs << 9).to_le_bytes();
+            *q = (lattice.index(codes[i]) | signs << 9).to_le_bytes();
         }
     }
     *field_mut::<66, 8, BYTES>(block) = pack_scales(&l);
@@ -89,5 +89,5 @@ pub(super) fn find_points(lattice: &Lattice, split: &Magnitudes, w: &[f32; LEN],
 /// The inverse of [`point_scale`]: 16 4-bit scales.
 #[inline(always)]
 pub(super) fn pack_scales(l: &[u8; 16]) -> [u8; 8] {
-    std::array::from_fn(|i| l[2 * i] | l[2 * i + 1] << 4)
+    core::array::from_fn(|i| l[2 * i] | l[2 * i + 1] << 4)
 }

@@ -8,8 +8,9 @@
 //! ```
 
 use super::grids::{even_signs, signed};
-use super::iq2_grids::{IQ2_XXS, IQ2_XXS_LATTICE};
+use super::iq2_grids::IQ2_XXS;
 use super::lanes::{each, sum_of_squares};
+use super::lattice::Lattice;
 use super::magnitudes::split_even;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
@@ -35,14 +36,13 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
 
 /// The candidates are around three times the scale of a search with levels 0 to 4 (`quantize_row_iq2_xxs_impl`).
 #[inline(always)]
-pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES], lattice: &Lattice) {
     let w = weights(x, importance, sum_of_squares(x) / 256.0, 0.0);
     let split = split_even(x, &w);
     let mut start = largest::<32>(&split.values, ZERO);
     for ((start, x), w) in start.iter_mut().zip(split.values.as_chunks::<32>().0).zip(w.as_chunks().0) {
         *start = if *start == 0.0 { 0.0 } else { scale_search(4, x, w).0 };
     }
-    let lattice = &*IQ2_XXS_LATTICE;
     let search = Search { steps: 6, step: 0.1, again: Again::All };
     let largest = each(&start, |start| if start * 3.0 <= 0.0 { 0.0 } else { start * 3.0 });
     let Found { scales, codes } = point_search::<32, 8, 4>(&search, lattice, &split.values, &w, &largest, &start);

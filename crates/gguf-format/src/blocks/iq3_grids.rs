@@ -3,17 +3,15 @@
 //! A point is written as four 3-bit digits, the first value in the lowest bits. The points are those of `iq3xxs_grid` and
 //! `iq3s_grid` in ggml-common.h: the format fixes them.
 
-use std::sync::LazyLock;
-
 use super::grids::expand4;
-use super::lattice::Lattice;
+use super::lattice::{Lattice, LazyLattice};
 
 pub(super) static IQ3_XXS: [[i8; 4]; 256] = expand4(&IQ3_XXS_POINTS, [4, 12, 20, 28, 36, 44, 52, 62]);
 pub(super) static IQ3_S: [[i8; 4]; 512] = expand4(&IQ3_S_POINTS, [1, 3, 5, 7, 9, 11, 13, 15]);
 
 /// As the quantizers see them.
-pub(super) static IQ3_XXS_LATTICE: LazyLock<Lattice> = LazyLock::new(|| Lattice::new::<4>(&IQ3_XXS_POINTS, 3, 8, 2));
-pub(super) static IQ3_S_LATTICE: LazyLock<Lattice> = LazyLock::new(|| Lattice::new::<4>(&IQ3_S_POINTS, 3, 8, 3));
+pub(super) static IQ3_XXS_LATTICE: LazyLattice = LazyLattice::new(|| Lattice::new::<4>(&IQ3_XXS_POINTS, 3, 8, 2));
+pub(super) static IQ3_S_LATTICE: LazyLattice = LazyLattice::new(|| Lattice::new::<4>(&IQ3_S_POINTS, 3, 8, 3));
 
 #[rustfmt::skip]
 const IQ3_XXS_POINTS: [u16; 256] = [

@@ -9,8 +9,9 @@
 //! ```
 
 use super::grids::signed;
-use super::iq3_grids::{IQ3_S, IQ3_S_LATTICE};
+use super::iq3_grids::IQ3_S;
 use super::lanes::{each, sum_of_squares};
+use super::lattice::Lattice;
 use super::magnitudes::split;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
@@ -37,21 +38,20 @@ const ZERO: f32 = f32::from_bits(1);
 
 /// 19 candidates for each 32 values, all signs (`quantize_row_iq3_s_impl`).
 #[inline(always)]
-pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES], lattice: &Lattice) {
     let w = weights(x, importance, 2.0 * sum_of_squares(x) / 256.0, 0.0);
     let split = split(x);
     let largest = largest::<32>(&split.values, ZERO);
     let start = each(&largest, |largest| largest / 15.0);
     let search = Search { steps: 9, step: 0.2, again: Again::AllIfAnyOff };
-    let Found { scales, codes } =
-        point_search::<32, 4, 8>(&search, &IQ3_S_LATTICE, &split.values, &w, &largest, &start);
+    let Found { scales, codes } = point_search::<32, 4, 8>(&search, lattice, &split.values, &w, &largest, &start);
     let (max, l) = divide_by_largest(&scales);
     *block = [0; BYTES];
     write_scale::<0, BYTES>(block, max / 31.0 * 1.033);
     for j in 0..8 {
         if largest[j] != 0.0 {
             for (k, codes) in codes.iter().enumerate() {
-                let index = IQ3_S_LATTICE.index(codes[j]);
+                let index = lattice.index(codes[j]);
                 field_mut::<2, 64, BYTES>(block)[8 * j + k] = index as u8;
                 field_mut::<66, 8, BYTES>(block)[j] |= ((index >> 8) as u8) << k;
             }
@@ -60,5 +60,5 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
             }
         }
     }
-    *field_mut::<106, 4, BYTES>(block) = std::array::from_fn(|i| l[2 * i] | l[2 * i + 1] << 4);
+    *field_mut::<106, 4, BYTES>(block) = core::array::from_fn(|i| l[2 * i] | l[2 * i + 1] << 4);
 }

@@ -8,8 +8,9 @@
 //! ```
 
 use super::grids::{even_signs, signed};
-use super::iq3_grids::{IQ3_XXS, IQ3_XXS_LATTICE};
+use super::iq3_grids::IQ3_XXS;
 use super::lanes::{each, sum_of_squares};
+use super::lattice::Lattice;
 use super::magnitudes::split_even;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
@@ -35,14 +36,13 @@ const ZERO: f32 = 1e-8;
 
 /// 31 candidates for each 32 values (`quantize_row_iq3_xxs_impl`).
 #[inline(always)]
-pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES]) {
+pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &mut [u8; BYTES], lattice: &Lattice) {
     let w = weights(x, importance, 2.0 * sum_of_squares(x) / 256.0, 0.0);
     let split = split_even(x, &w);
     let largest = largest::<32>(&split.values, ZERO);
     let start = each(&largest, |largest| largest / 15.0);
     let search = Search { steps: 15, step: 0.2, again: Again::Off };
-    let Found { scales, codes } =
-        point_search::<32, 4, 8>(&search, &IQ3_XXS_LATTICE, &split.values, &w, &largest, &start);
+    let Found { scales, codes } = point_search::<32, 4, 8>(&search, lattice, &split.values, &w, &largest, &start);
     let (max, l) = divide_by_largest(&scales);
     *block = [0; BYTES];
     write_scale::<0, BYTES>(block, max / 31.0 * 1.0125);
@@ -51,7 +51,7 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
     }
     for (j, qs) in field_mut::<2, 64, BYTES>(block).as_chunks_mut::<8>().0.iter_mut().enumerate() {
         for k in 0..8 {
-            qs[k] = IQ3_XXS_LATTICE.index(codes[k][j]) as u8;
+            qs[k] = lattice.index(codes[k][j]) as u8;
         }
     }
     for (j, word) in field_mut::<66, 32, BYTES>(block).as_chunks_mut().0.iter_mut().enumerate() {

@@ -5,6 +5,9 @@
 //! search among them keeps the first of equals, so the order is part of the format's results (`iq2xs_init_impl` and
 //! `iq3xs_init_impl` in ggml-quants.c).
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use super::lanes::{build, each};
 
 /// Set in an entry of [`Lattice::entries`] whose point is not in the grid.
@@ -20,6 +23,35 @@ pub(super) struct Lattice {
     near: Vec<[u16; 8]>,
 }
 
+/// A lattice that is made when it is first needed: of all constants of the codecs, only this takes more than microseconds.
+pub(super) struct LazyLattice {
+    make: fn() -> Lattice,
+    #[cfg(feature = "std")]
+    made: std::sync::OnceLock<Lattice>,
+}
+
+impl LazyLattice {
+    pub(super) const fn new(make: fn() -> Lattice) -> Self {
+        Self {
+            make,
+            #[cfg(feature = "std")]
+            made: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// The one lattice of the process.
+    #[cfg(feature = "std")]
+    pub(super) fn get(&self) -> &Lattice {
+        self.made.get_or_init(self.make)
+    }
+
+    /// A new lattice: without `std` there is nothing safe to keep it in.
+    #[cfg(not(feature = "std"))]
+    pub(super) fn get(&self) -> alloc::boxed::Box<Lattice> {
+        alloc::boxed::Box::new((self.make)())
+    }
+}
+
 /// Where a point is.
 pub(super) enum Place<'a> {
     /// In the grid.
@@ -33,7 +65,7 @@ impl Lattice {
     pub(super) fn new<const P: usize>(points: &[u16], bits: u32, levels: u16, shells: usize) -> Self {
         let digit = |code: u16, i: usize| code >> (bits * i as u32) & ((1 << bits) - 1);
         let code = |digits: &[u16; P]| (0..P).fold(0, |code, i| code | digits[i] << (bits * i as u32));
-        let columns: [Vec<u8>; P] = std::array::from_fn(|i| points.iter().map(|&p| digit(p, i) as u8).collect());
+        let columns: [Vec<u8>; P] = core::array::from_fn(|i| points.iter().map(|&p| digit(p, i) as u8).collect());
         let mut entries = vec![OFF; usize::from(code(&[levels - 1; P])) + 1];
         for (index, &point) in points.iter().enumerate() {
             entries[usize::from(point)] = index as u32;
@@ -95,7 +127,7 @@ fn push_nearest(points: &[u16], distances: &[u8], shells: usize, near: &mut Vec<
         list.extend(points.iter().zip(distances).filter(|&(_, &d)| d == next).map(|(&point, _)| point));
         least = next + 1;
     }
-    near.extend(list.chunks(8).map(|chunk| std::array::from_fn(|i| chunk[i.min(chunk.len() - 1)])));
+    near.extend(list.chunks(8).map(|chunk| core::array::from_fn(|i| chunk[i.min(chunk.len() - 1)])));
 }
 
 /// The first of the codes in `near` with the least sum of costs; `cost[digit][i]` is what value `i` costs. For 2-bit digits 0, 1, 2.

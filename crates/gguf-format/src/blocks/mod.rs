@@ -57,6 +57,8 @@ mod tq2_0;
 use crate::{Error, GgmlType, Result};
 use alloc::format;
 use alloc::string::{String, ToString};
+use rows::each_block;
+use simd::versions;
 
 pub use quantize::{can_quantize, needs_importance, quantize};
 
@@ -99,46 +101,34 @@ type Dequantizer = fn(&[u8], &mut [f32]);
 
 fn dequantizer(ty: GgmlType) -> Option<Dequantizer> {
     Some(match ty {
-        GgmlType::F32 => |src, dst| each_block(src, dst, plain::f32_from_bytes),
-        GgmlType::F16 => |src, dst| each_block(src, dst, plain::f16_from_bytes),
-        GgmlType::BF16 => |src, dst| each_block(src, dst, plain::bf16_from_bytes),
-        GgmlType::Q4_0 => |src, dst| each_block(src, dst, q4_0::dequantize),
-        GgmlType::Q4_1 => |src, dst| each_block(src, dst, q4_1::dequantize),
-        GgmlType::Q5_0 => |src, dst| each_block(src, dst, q5_0::dequantize),
-        GgmlType::Q5_1 => |src, dst| each_block(src, dst, q5_1::dequantize),
-        GgmlType::Q8_0 => |src, dst| each_block(src, dst, q8_0::dequantize),
-        GgmlType::Q2_K => |src, dst| each_block(src, dst, q2_k::dequantize),
-        GgmlType::Q3_K => |src, dst| each_block(src, dst, q3_k::dequantize),
-        GgmlType::Q4_K => |src, dst| each_block(src, dst, q4_k::dequantize),
-        GgmlType::Q5_K => |src, dst| each_block(src, dst, q5_k::dequantize),
-        GgmlType::Q6_K => |src, dst| each_block(src, dst, q6_k::dequantize),
-        GgmlType::IQ4_NL => |src, dst| each_block(src, dst, iq4_nl::dequantize),
-        GgmlType::IQ4_XS => |src, dst| each_block(src, dst, iq4_xs::dequantize),
-        GgmlType::IQ1_M => |src, dst| each_block(src, dst, iq1_m::dequantize),
-        GgmlType::IQ1_S => |src, dst| each_block(src, dst, iq1_s::dequantize),
-        GgmlType::IQ2_S => |src, dst| each_block(src, dst, iq2_s::dequantize),
-        GgmlType::IQ2_XS => |src, dst| each_block(src, dst, iq2_xs::dequantize),
-        GgmlType::IQ2_XXS => |src, dst| each_block(src, dst, iq2_xxs::dequantize),
-        GgmlType::IQ3_S => |src, dst| each_block(src, dst, iq3_s::dequantize),
-        GgmlType::IQ3_XXS => |src, dst| each_block(src, dst, iq3_xxs::dequantize),
-        GgmlType::MXFP4 => |src, dst| each_block(src, dst, mxfp4::dequantize),
-        GgmlType::NVFP4 => |src, dst| each_block(src, dst, nvfp4::dequantize),
-        GgmlType::Q1_0 => |src, dst| each_block(src, dst, q1_0::dequantize),
-        GgmlType::Q2_0 => |src, dst| each_block(src, dst, q2_0::dequantize),
-        GgmlType::TQ1_0 => |src, dst| each_block(src, dst, tq1_0::dequantize),
-        GgmlType::TQ2_0 => |src, dst| each_block(src, dst, tq2_0::dequantize),
+        GgmlType::F32 => versions!(|src => dst| each_block!(src, dst, plain::f32_from_bytes)),
+        GgmlType::F16 => versions!(|src => dst| each_block!(src, dst, plain::f16_from_bytes)),
+        GgmlType::BF16 => versions!(|src => dst| each_block!(src, dst, plain::bf16_from_bytes)),
+        GgmlType::Q4_0 => versions!(|src => dst| each_block!(src, dst, q4_0::dequantize)),
+        GgmlType::Q4_1 => versions!(|src => dst| each_block!(src, dst, q4_1::dequantize)),
+        GgmlType::Q5_0 => versions!(|src => dst| each_block!(src, dst, q5_0::dequantize)),
+        GgmlType::Q5_1 => versions!(|src => dst| each_block!(src, dst, q5_1::dequantize)),
+        GgmlType::Q8_0 => versions!(|src => dst| each_block!(src, dst, q8_0::dequantize)),
+        GgmlType::Q2_K => versions!(|src => dst| each_block!(src, dst, q2_k::dequantize)),
+        GgmlType::Q3_K => versions!(|src => dst| each_block!(src, dst, q3_k::dequantize)),
+        GgmlType::Q4_K => versions!(|src => dst| each_block!(src, dst, q4_k::dequantize)),
+        GgmlType::Q5_K => versions!(|src => dst| each_block!(src, dst, q5_k::dequantize)),
+        GgmlType::Q6_K => versions!(|src => dst| each_block!(src, dst, q6_k::dequantize)),
+        GgmlType::IQ4_NL => versions!(|src => dst| each_block!(src, dst, iq4_nl::dequantize)),
+        GgmlType::IQ4_XS => versions!(|src => dst| each_block!(src, dst, iq4_xs::dequantize)),
+        GgmlType::IQ1_M => versions!(|src => dst| each_block!(src, dst, iq1_m::dequantize)),
+        GgmlType::IQ1_S => versions!(|src => dst| each_block!(src, dst, iq1_s::dequantize)),
+        GgmlType::IQ2_S => versions!(|src => dst| each_block!(src, dst, iq2_s::dequantize)),
+        GgmlType::IQ2_XS => versions!(|src => dst| each_block!(src, dst, iq2_xs::dequantize)),
+        GgmlType::IQ2_XXS => versions!(|src => dst| each_block!(src, dst, iq2_xxs::dequantize)),
+        GgmlType::IQ3_S => versions!(|src => dst| each_block!(src, dst, iq3_s::dequantize)),
+        GgmlType::IQ3_XXS => versions!(|src => dst| each_block!(src, dst, iq3_xxs::dequantize)),
+        GgmlType::MXFP4 => versions!(|src => dst| each_block!(src, dst, mxfp4::dequantize)),
+        GgmlType::NVFP4 => versions!(|src => dst| each_block!(src, dst, nvfp4::dequantize)),
+        GgmlType::Q1_0 => versions!(|src => dst| each_block!(src, dst, q1_0::dequantize)),
+        GgmlType::Q2_0 => versions!(|src => dst| each_block!(src, dst, q2_0::dequantize)),
+        GgmlType::TQ1_0 => versions!(|src => dst| each_block!(src, dst, tq1_0::dequantize)),
+        GgmlType::TQ2_0 => versions!(|src => dst| each_block!(src, dst, tq2_0::dequantize)),
         _ => return None,
     })
-}
-
-/// Calls `block` for each block of `BYTES` bytes and its `LEN` values.
-#[inline(always)]
-fn each_block<const LEN: usize, const BYTES: usize>(
-    src: &[u8],
-    dst: &mut [f32],
-    block: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
-) {
-    for (bytes, values) in src.as_chunks().0.iter().zip(dst.as_chunks_mut().0) {
-        block(bytes, values);
-    }
 }

@@ -8,6 +8,8 @@
 use super::lanes::{Lanes, build, each, transpose, zip};
 use super::lattice::{Lattice, Place, cheapest, first_least};
 use super::rounding::nearest_int;
+#[cfg(not(feature = "std"))]
+use crate::float::SquareRoot as _;
 
 /// How a type searches.
 pub(super) struct Search {

@@ -1,5 +1,8 @@
 //! Rows to blocks: the checks that every type shares, and how rows are handed to the types' kernels.
 
+use super::iq1_grid::IQ1_LATTICE;
+use super::iq2_grids::{IQ2_S_LATTICE, IQ2_XS_LATTICE, IQ2_XXS_LATTICE};
+use super::iq3_grids::{IQ3_S_LATTICE, IQ3_XXS_LATTICE};
 use super::rows::{each_block, each_eight, each_super, each_weighted};
 use super::simd::versions;
 use super::{
@@ -108,7 +111,7 @@ enum Scales {
 
 fn quantizer(ty: GgmlType) -> Option<Quantizer> {
     if ty == GgmlType::IQ1_M {
-        let rows = versions!(|x, _len, importance, out| each_super!(x, importance, out, iq1_m::quantize));
+        let rows = versions!(|x, _len, importance, out| each_super!(x, importance, out, iq1_m::quantize, IQ1_LATTICE));
         return Some(Quantizer { rows, scales: Scales::Spread(iq1_m::overflows) });
     }
     let (rows, halves): (Rows, &[usize]) = match ty {
@@ -166,23 +169,28 @@ fn quantizer(ty: GgmlType) -> Option<Quantizer> {
             (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq4_xs::quantize)), &[0])
         }
         GgmlType::IQ1_S => {
-            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq1_s::quantize)), &[0])
+            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq1_s::quantize, IQ1_LATTICE)), &[0])
         }
-        GgmlType::IQ2_XXS => {
-            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_xxs::quantize)), &[0])
-        }
-        GgmlType::IQ2_XS => {
-            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_xs::quantize)), &[0])
-        }
-        GgmlType::IQ2_S => {
-            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_s::quantize)), &[0])
-        }
-        GgmlType::IQ3_XXS => {
-            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq3_xxs::quantize)), &[0])
-        }
-        GgmlType::IQ3_S => {
-            (versions!(|x, _len, importance, out| each_super!(x, importance, out, iq3_s::quantize)), &[0])
-        }
+        GgmlType::IQ2_XXS => (
+            versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_xxs::quantize, IQ2_XXS_LATTICE)),
+            &[0],
+        ),
+        GgmlType::IQ2_XS => (
+            versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_xs::quantize, IQ2_XS_LATTICE)),
+            &[0],
+        ),
+        GgmlType::IQ2_S => (
+            versions!(|x, _len, importance, out| each_super!(x, importance, out, iq2_s::quantize, IQ2_S_LATTICE)),
+            &[0],
+        ),
+        GgmlType::IQ3_XXS => (
+            versions!(|x, _len, importance, out| each_super!(x, importance, out, iq3_xxs::quantize, IQ3_XXS_LATTICE)),
+            &[0],
+        ),
+        GgmlType::IQ3_S => (
+            versions!(|x, _len, importance, out| each_super!(x, importance, out, iq3_s::quantize, IQ3_S_LATTICE)),
+            &[0],
+        ),
         GgmlType::TQ1_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, tq1_0::quantize)), &[52]),
         GgmlType::TQ2_0 => (versions!(|x, _len, _importance, out| each_block!(x, out, tq2_0::quantize)), &[64]),
         GgmlType::MXFP4 => (versions!(|x, _len, _importance, out| each_block!(x, out, mxfp4::quantize)), &[]),

@@ -16,9 +16,15 @@ macro_rules! each_block {
     };
 }
 
-/// Super-blocks, each with the importance of its columns: `kernel(values, importance, bytes)`.
+/// Super-blocks, each with the importance of its columns: `kernel(values, importance, bytes)`, or with the lattice behind them.
 macro_rules! each_super {
-    ($src:expr, $importance:expr, $dst:expr, $kernel:expr) => {{
+    ($src:expr, $importance:expr, $dst:expr, $kernel:expr, $lattice:expr) => {{
+        let lattice = $lattice.get();
+        let lattice: &super::lattice::Lattice = &lattice;
+        each_super!(@loop $src, $importance, $dst, $kernel, lattice)
+    }};
+    ($src:expr, $importance:expr, $dst:expr, $kernel:expr) => { each_super!(@loop $src, $importance, $dst, $kernel,) };
+    (@loop $src:expr, $importance:expr, $dst:expr, $kernel:expr, $($lattice:expr)?) => {{
         let importance: Option<&[[f32; 256]]> = $importance.map(|importance: &[f32]| importance.as_chunks().0);
         let super_blocks = $src.as_chunks().0.iter().zip($dst.as_chunks_mut().0);
         for (i, (values, bytes)) in super_blocks.enumerate() {
@@ -26,7 +32,7 @@ macro_rules! each_super {
                 Some(importance) => Some(&importance[i % importance.len()]),
                 None => None,
             };
-            $kernel(values, importance, bytes);
+            $kernel(values, importance, bytes $(, $lattice)?);
         }
     }};
 }

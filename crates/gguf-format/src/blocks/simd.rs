@@ -4,32 +4,41 @@
 //! The codecs are plain loops over arrays of lanes; with AVX2 the compiler makes eight lanes of them instead of four, and blends
 //! instead of masks. The operations and their order are the same, fused multiply-add is not enabled, so are the results.
 
-/// The version of `|values, row_len, importance, bytes| body` for the processor at hand.
+/// The version of `|values, row_len, importance, bytes| body`, a [`Rows`](super::quantize::Rows), for the processor at hand; or of
+/// `|bytes => values| body`, a [`Dequantizer`](super::Dequantizer).
 ///
 /// Everything that `body` calls must be `#[inline(always)]`: code that is not inlined is compiled once, for any x86-64.
 macro_rules! versions {
-    (|$values:ident, $row_len:ident, $importance:ident, $bytes:ident| $body:expr) => {{
-        fn baseline($values: &[f32], $row_len: usize, $importance: Option<&[f32]>, $bytes: &mut [u8]) {
+    (|$values:ident, $row_len:ident, $importance:ident, $bytes:ident| $body:expr) => {
+        $crate::blocks::simd::versions!(
+            @of $crate::blocks::quantize::Rows,
+            ($values: &[f32], $row_len: usize, $importance: Option<&[f32]>, $bytes: &mut [u8]) $body
+        )
+    };
+    (|$bytes:ident => $values:ident| $body:expr) => {
+        $crate::blocks::simd::versions!(@of $crate::blocks::Dequantizer, ($bytes: &[u8], $values: &mut [f32]) $body)
+    };
+    (@of $Version:ty, ($($arg:ident: $Arg:ty),*) $body:expr) => {{
+        fn baseline($($arg: $Arg),*) {
             $body
         }
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
-        fn with_avx2($values: &[f32], $row_len: usize, $importance: Option<&[f32]>, $bytes: &mut [u8]) {
+        fn with_avx2($($arg: $Arg),*) {
             #[target_feature(enable = "avx2")]
-            fn compiled($values: &[f32], $row_len: usize, $importance: Option<&[f32]>, $bytes: &mut [u8]) {
+            fn compiled($($arg: $Arg),*) {
                 $body
             }
             // SAFETY: `compiled` is an ordinary function but for its instructions, and the branch below is the only place that
             // names `with_avx2`: the processor has them.
             #[allow(unsafe_code)]
             unsafe {
-                compiled($values, $row_len, $importance, $bytes);
+                compiled($($arg),*);
             }
         }
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
-        let version: $crate::blocks::quantize::Rows =
-            if std::arch::is_x86_feature_detected!("avx2") { with_avx2 } else { baseline };
+        let version: $Version = if std::arch::is_x86_feature_detected!("avx2") { with_avx2 } else { baseline };
         #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
-        let version: $crate::blocks::quantize::Rows = baseline;
+        let version: $Version = baseline;
         version
     }};
 }

@@ -91,7 +91,9 @@ impl<'a> QuantizePlan<'a> {
                     tensor.stored
                 )));
             }
-            if choice.needs_importance && self.importance(tensor).is_none() {
+            // The mix exempts the embedding and the head, the codecs of three types nothing.
+            let needed = choice.needs_importance || blocks::needs_importance(choice.ty);
+            if needed && self.importance(tensor).is_none() {
                 let (ty, file_type) = (choice.ty, self.options.mix.file_type);
                 return Err(Error::Usage(format!("tensor `{name}` as {ty} in {file_type} needs an importance matrix")));
             }
