@@ -4,8 +4,8 @@ use crate::byte_order::ByteOrder;
 use crate::limits::Limits;
 use crate::name_index::NameIndex;
 use crate::parse::{Cursor, Encoding, Part};
-use crate::tensor_info::element_count;
-use crate::value::ValueType;
+use crate::tensor_info::{Entry, element_count};
+use crate::value::{ValueType, found};
 use crate::{Error, GgmlType, Metadata, Result, TensorInfo, Value};
 use alloc::format;
 use alloc::string::String;
@@ -52,6 +52,7 @@ impl Header {
     }
 
     fn read(cursor: &mut Cursor<'_>, limits: &Limits) -> Result<Self> {
+        cursor.set_bound(limits.header_bytes);
         let (version, byte_order) = read_magic_and_version(cursor)?;
         cursor.encoding = Encoding { order: byte_order, narrow: version == 1 };
         let length = cursor.encoding.length_bytes();
@@ -155,8 +156,8 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: u64, limits: &Limits) -> Result
         }
         let value = cursor.value(ty, limits, part)?;
         if key == ALIGNMENT_KEY {
-            alignment = alignment_of(&value)
-                .ok_or_else(|| part.malformed(type_at, ALIGNMENT_RULE, format_args!("{ty} {value:.4}")))?;
+            alignment =
+                alignment_of(&value).ok_or_else(|| part.malformed(type_at, ALIGNMENT_RULE, found(&value.view())))?;
         }
         metadata.set(key, value);
     }
@@ -225,7 +226,7 @@ fn read_tensor_infos(cursor: &mut Cursor<'_>, count: u64, alignment: u64, limits
             return Err(part.malformed(at, format!("an offset that is a multiple of {alignment}"), offset));
         }
         let (name, shape) = (name.into(), shape.into());
-        tensors.push(TensorInfo { name, shape, ty, offset, file_offset: 0, byte_len, element_count });
+        tensors.push(TensorInfo(Entry { name, shape, ty, part: 0, offset, file_offset: 0, byte_len }.into()));
     }
     Ok((tensors, index))
 }
@@ -236,12 +237,13 @@ fn place_tensors(tensors: &mut [TensorInfo], data_start: u64, file_len: u64) -> 
     // Of tensors at the same place, those without data come first. An unknown type has data if it has elements.
     order.sort_by_key(|&i| {
         let t = &tensors[i];
-        (t.offset, t.byte_len != 0 || (t.ty.layout().is_none() && t.element_count != 0))
+        (t.data_offset(), t.byte_len() != 0 || (t.ggml_type().layout().is_none() && t.element_count() != 0))
     });
     // From the back, `next` is where the tensor behind starts.
     let mut next: Option<(u64, usize)> = None;
     for &i in order.iter().rev() {
-        let tensor = &tensors[i];
+        let tensor = &*tensors[i].0;
+        let elements = tensors[i].element_count();
         let part = Part::Tensor(&tensor.name);
         let past_end = |len: u64| {
             let found = format!("{len} bytes at {} + {} in a file of {file_len}", data_start, tensor.offset);
@@ -251,7 +253,7 @@ fn place_tensors(tensors: &mut [TensorInfo], data_start: u64, file_len: u64) -> 
         let limit = next.map_or(file_len, |(at, _)| at.min(file_len));
         let byte_len = match tensor.ty.layout() {
             Some(_) => tensor.byte_len,
-            None if tensor.element_count == 0 => 0,
+            None if elements == 0 => 0,
             None => limit.saturating_sub(start),
         };
         let end = start.checked_add(byte_len).ok_or_else(|| past_end(byte_len))?;
@@ -259,17 +261,17 @@ fn place_tensors(tensors: &mut [TensorInfo], data_start: u64, file_len: u64) -> 
         if byte_len > 0 && end > file_len || byte_len == 0 && tensor.offset > file_len {
             return Err(past_end(byte_len));
         }
-        if byte_len == 0 && tensor.ty.layout().is_none() && tensor.element_count != 0 {
+        if byte_len == 0 && tensor.ty.layout().is_none() && elements != 0 {
             return Err(part.malformed(start, "data of its own", "no byte before the next tensor or the end"));
         }
         if let Some((at, behind)) = next
             && end > at
         {
-            let found = format!("{byte_len} bytes, {} of them in tensor `{}`", end - at, tensors[behind].name);
+            let found = format!("{byte_len} bytes, {} of them in {}", end - at, Part::Tensor(tensors[behind].name()));
             return Err(part.malformed(start, "tensors that do not overlap", found));
         }
         next = Some((start, i));
-        let tensor = &mut tensors[i];
+        let tensor = &mut *tensors[i].0;
         (tensor.file_offset, tensor.byte_len) = (start, byte_len);
     }
     Ok(())

@@ -73,6 +73,9 @@ mod name_index;
 mod parse;
 mod plan;
 mod reader;
+mod splits;
+#[cfg(feature = "std")]
+mod stream;
 mod strict;
 mod tensor_info;
 mod value;
@@ -90,6 +93,11 @@ pub use metadata::Metadata;
 pub use mmap::Mmap;
 pub use plan::{SizedTensor, TensorSpec, WritePlan};
 pub use reader::Gguf;
+pub use splits::GgufSplits;
+#[cfg(feature = "std")]
+pub use splits::split_paths;
+#[cfg(feature = "std")]
+pub use stream::GgufReader;
 pub use strict::Departure;
 pub use tensor_info::TensorInfo;
 pub use value::{Value, ValueType, ValueView};

@@ -7,6 +7,8 @@
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
+    /// Bytes of the whole header: 2^30. (Those of models with a vocabulary of 256k tokens have some 10 to 20 MB.)
+    pub header_bytes: u64,
     /// Keys and values: 2^20.
     pub metadata: u64,
     /// Tensors: 2^20.
@@ -17,7 +19,7 @@ pub struct Limits {
     pub string_bytes: u64,
     /// Elements of an array: 2^30.
     pub array_elements: u64,
-    /// Arrays in arrays: 4. ggml takes none (see [`Gguf::strict_check`](crate::Gguf::strict_check)).
+    /// Arrays in arrays: 4, never more than 64. ggml takes none (see [`Gguf::strict_check`](crate::Gguf::strict_check)).
     pub array_depth: u32,
     /// Bytes of a tensor's name: 63.
     pub name_bytes: u64,
@@ -28,6 +30,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            header_bytes: 1 << 30,
             metadata: 1 << 20,
             tensors: 1 << 20,
             key_bytes: 65_535,

@@ -13,9 +13,13 @@ use alloc::vec::Vec;
 /// `need_*` give [`Error::MissingKey`] if it is absent.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
-    entries: Vec<(Box<str>, Value)>,
+    /// Behind pointers, so that the list grows by less than the entries take in a file.
+    #[allow(clippy::vec_box)]
+    entries: Vec<Box<Entry>>,
     index: NameIndex,
 }
+
+type Entry = (Box<str>, Value);
 
 /// The same keys and values in the same order.
 impl PartialEq for Metadata {
@@ -42,7 +46,7 @@ impl Metadata {
 
     /// Keys and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.entries.iter().map(|(key, value)| (&**key, value))
+        self.entries.iter().map(|entry| (&*entry.0, &entry.1))
     }
 
     /// The value of a key.
@@ -54,8 +58,8 @@ impl Metadata {
         self.index.find(key, key_at(&self.entries))
     }
 
-    fn find(&self, key: &str) -> Option<&(Box<str>, Value)> {
-        self.entries.get(self.place(key)?)
+    fn find(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(self.place(key)?).map(|entry| &**entry)
     }
 
     /// True if the key is there.
@@ -77,19 +81,19 @@ impl Metadata {
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         let value = value.into();
         match self.place(key).and_then(|i| self.entries.get_mut(i)) {
-            Some((_, old)) => *old = value,
+            Some(entry) => entry.1 = value,
             None => {
                 self.index.push(key, key_at(&self.entries));
-                self.entries.push((key.into(), value));
+                self.entries.push(Box::new((key.into(), value)));
             }
         }
     }
 
     /// Removes a key; the others keep their order. Takes time in proportion to the number of keys.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        let (_, value) = self.entries.remove(self.place(key)?);
-        self.index.rebuild(self.entries.iter().map(|(key, _)| &**key));
-        Some(value)
+        let entry = self.entries.remove(self.place(key)?);
+        self.index.rebuild(self.entries.iter().map(|entry| &*entry.0));
+        Some(entry.1)
     }
 
     fn get_as<'a, T>(
@@ -171,8 +175,8 @@ impl Metadata {
 }
 
 /// The key at a place of a list.
-fn key_at<'a>(entries: &'a [(Box<str>, Value)]) -> impl Fn(usize) -> Option<&'a str> {
-    |i| entries.get(i).map(|(key, _)| &**key)
+fn key_at<'a>(entries: &'a [Box<Entry>]) -> impl Fn(usize) -> Option<&'a str> {
+    |i| entries.get(i).map(|entry| &*entry.0)
 }
 
 fn missing(key: &str) -> Error {

@@ -25,11 +25,22 @@ impl fmt::Display for Part<'_> {
         match self {
             Self::Header => f.write_str("header"),
             Self::KeyNumber(n) => write!(f, "key number {n}"),
-            Self::Key(key) => write!(f, "key `{}`", key.escape_debug()),
+            Self::Key(key) => write!(f, "key `{}`", Shown(key)),
             Self::TensorNumber(n) => write!(f, "tensor number {n}"),
-            Self::Tensor(name) => write!(f, "tensor `{}`", name.escape_debug()),
+            Self::Tensor(name) => write!(f, "tensor `{}`", Shown(name)),
             Self::Named(name) => f.write_str(name),
         }
+    }
+}
+
+/// A name for people: control characters escaped, its end left out where it is long.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 100;
+        self.0.chars().take(MOST).try_for_each(|c| write!(f, "{}", c.escape_debug()))?;
+        if self.0.chars().nth(MOST).is_some() { f.write_str("...") } else { Ok(()) }
     }
 }
 
@@ -64,6 +75,8 @@ pub(crate) struct Cursor<'a> {
     /// Bytes of the whole file.
     file_len: u64,
     pub(crate) encoding: Encoding,
+    /// Where the header must end.
+    bound: u64,
     /// Counts and lengths read so far.
     lengths: usize,
     short: bool,
@@ -77,7 +90,12 @@ impl<'a> Cursor<'a> {
 
     /// Over the beginning of a file of `file_len` bytes.
     pub(crate) fn prefix(bytes: &'a [u8], file_len: u64) -> Self {
-        Self { bytes, pos: 0, file_len, encoding: Encoding::default(), lengths: 0, short: false }
+        Self { bytes, pos: 0, file_len, encoding: Encoding::default(), bound: u64::MAX, lengths: 0, short: false }
+    }
+
+    /// Sets the most bytes that a header may have.
+    pub(crate) fn set_bound(&mut self, bound: u64) {
+        self.bound = bound;
     }
 
     pub(crate) fn pos(&self) -> u64 {
@@ -98,9 +116,13 @@ impl<'a> Cursor<'a> {
         let end = usize::try_from(len).ok().and_then(|n| self.pos.checked_add(n));
         if let Some(end) = end
             && let Some(bytes) = self.bytes.get(self.pos..end)
+            && end as u64 <= self.bound
         {
             self.pos = end;
             return Ok(bytes);
+        }
+        if self.pos().saturating_add(len) > self.bound {
+            return Err(part.malformed(self.pos(), format!("a header of at most {} bytes", self.bound), "more"));
         }
         self.short = len <= self.left();
         Err(part.malformed(self.pos(), format!("{len} bytes"), format_args!("{} left", self.left())))
@@ -147,8 +169,10 @@ impl<'a> Cursor<'a> {
     pub(crate) fn name(&mut self, limit: u64, part: Part<'_>) -> Result<&'a str> {
         let at = self.pos();
         let bytes = self.string(limit, part)?;
-        core::str::from_utf8(bytes)
-            .map_err(|_| part.malformed(at, "a name in UTF-8", format_args!("{:?}", String::from_utf8_lossy(bytes))))
+        core::str::from_utf8(bytes).map_err(|_| {
+            let start = bytes.get(..64).unwrap_or(bytes);
+            part.malformed(at, "a name in UTF-8", format_args!("{:?}", String::from_utf8_lossy(start)))
+        })
     }
 
     /// Reads one value of type `ty`, checking everything in it.
@@ -211,6 +235,7 @@ const NO_LIMITS: Limits = Limits {
     string_bytes: u64::MAX,
     array_elements: u64::MAX,
     array_depth: MAX_DEPTH,
+    header_bytes: u64::MAX,
     name_bytes: u64::MAX,
     dims: u32::MAX,
 };

@@ -88,8 +88,8 @@ impl<S: AsRef<[u8]>> Gguf<S> {
     /// ([`Gguf::data_in`] turns them). (Of a tensor of another file: whatever lies there, empty if that is past the end.)
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
         // For tensors of this file the range was checked by the parser, so the conversions lose nothing.
-        let start = tensor.file_offset as usize;
-        self.storage.as_ref().get(start..start.saturating_add(tensor.byte_len as usize)).unwrap_or_default()
+        let start = tensor.file_offset() as usize;
+        self.storage.as_ref().get(start..start.saturating_add(tensor.byte_len() as usize)).unwrap_or_default()
     }
 
     /// The bytes of a tensor with the numbers of its blocks in the given byte order: borrowed where the file has that order, else a copy.

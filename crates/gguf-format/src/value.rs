@@ -304,7 +304,9 @@ impl fmt::Display for ValueView<'_> {
 /// How an error names the value found.
 pub(crate) fn found(view: &ValueView<'_>) -> String {
     match view {
-        ValueView::Str(v) if core::str::from_utf8(v).is_err() => format!("string that is not UTF-8, {view:.4}"),
+        ValueView::Str(v) if core::str::from_utf8(v).is_err() => {
+            format!("string that is not UTF-8, {}", ValueView::Str(v.get(..64).unwrap_or(v)))
+        }
         ValueView::Str(_) => "string".into(),
         ValueView::Array(a) => format!("array of {} {}", a.len(), a.element_type()),
         v => format!("{} {v}", v.value_type()),

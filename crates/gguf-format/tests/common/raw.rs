@@ -1,5 +1,8 @@
 //! A GGUF file put together byte by byte, without the crate's writer, so that anything in it can be wrong.
 
+// Every test program uses a part of it.
+#![allow(dead_code)]
+
 #[derive(Clone)]
 pub(crate) struct RawTensor {
     pub(crate) name: Vec<u8>,

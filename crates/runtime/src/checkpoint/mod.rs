@@ -11,7 +11,7 @@ pub use names::{gguf_name, hf_name};
 pub use safetensors_file::SafetensorsFile;
 
 use crate::{Error, ModelConfig, Result};
-use gguf_format::{ByteOrder, GgmlType, Gguf, Mmap, TensorInfo};
+use gguf_format::{ByteOrder, GgmlType, GgufSplits, Mmap, TensorInfo, split_paths};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,19 +21,21 @@ use std::sync::Arc;
 /// The files must not be changed while it is open: they are used in place.
 #[derive(Clone, Debug)]
 pub enum Checkpoint {
-    /// A GGUF file.
+    /// A GGUF file, or the parts of a split one.
     Gguf(Arc<GgufFile>),
     /// A directory with config.json and safetensors.
     HfDir(Arc<HfDir>),
 }
 
-/// A mapped GGUF file and where it is.
+/// A mapped GGUF file, or all parts of a split one, and where it is.
 #[derive(Debug)]
 pub struct GgufFile {
-    /// Where it is.
+    /// Where it is; of a split model, the first part.
     pub path: PathBuf,
-    /// The file.
-    pub gguf: Gguf<Mmap>,
+    /// All its parts, in order.
+    pub paths: Vec<PathBuf>,
+    /// The content.
+    pub gguf: GgufSplits<Mmap>,
 }
 
 /// One tensor of a checkpoint, borrowed from the map.
@@ -51,7 +53,8 @@ impl Checkpoint {
     /// Opens a GGUF file or a Hugging Face directory.
     ///
     /// # Errors
-    /// A path that does not exist; a file that does not begin with `GGUF`; what [`HfDir::open`] and [`Gguf::open`] refuse.
+    /// A path that does not exist; a file that does not begin with `GGUF`; what [`HfDir::open`] and [`GgufSplits::open`] refuse;
+    /// a big-endian file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
@@ -68,13 +71,14 @@ impl Checkpoint {
             };
             return Err(Error::malformed(path, "model", expected, found));
         }
-        let gguf = Gguf::open(path).map_err(|e| Error::gguf(path, e))?;
+        let gguf = GgufSplits::open(path).map_err(|e| Error::gguf(path, e))?;
         if gguf.byte_order() == ByteOrder::Big {
             // Weights are used in place.
             let expected = "a little-endian file (`quant edit IN OUT --byte-order little` makes one)";
             return Err(Error::malformed(path, "byte order", expected, "big endian"));
         }
-        Ok(Self::Gguf(Arc::new(GgufFile { path: path.to_path_buf(), gguf })))
+        let paths = split_paths(path, 0, gguf.parts().len() as u64).unwrap_or_else(|| vec![path.to_path_buf()]);
+        Ok(Self::Gguf(Arc::new(GgufFile { path: path.to_path_buf(), paths, gguf })))
     }
 
     /// The path given to `open`.

@@ -1,8 +1,8 @@
 //! A GGUF file as the content of another.
 
 use super::{ModelSource, Place, RowOrder, SourceTensor};
+use crate::Result;
 use crate::checkpoint::GgufFile;
-use crate::{Error, Result};
 use gguf_format::mix::file_order;
 
 /// Keys that the writer sets anew, or that speak of the old file's parts.
@@ -11,11 +11,6 @@ const REPLACED: &[&str] =
 
 pub(super) fn source(file: &GgufFile) -> Result<ModelSource> {
     let mut metadata = file.gguf.metadata().clone();
-    let parts = metadata.get_u64("split.count").map_err(|e| Error::gguf(&file.path, e))?;
-    if let Some(parts) = parts.filter(|&n| n > 1) {
-        let what = format!("{}: one of {parts} parts of a split GGUF; merge the parts first", file.path.display());
-        return Err(Error::Unsupported(what));
-    }
     for key in REPLACED {
         metadata.remove(key);
     }
@@ -28,11 +23,11 @@ pub(super) fn source(file: &GgufFile) -> Result<ModelSource> {
             shape: t.shape().to_vec(),
             ty: t.ggml_type(),
             stored: t.ggml_type(),
-            place: Place::File { file: 0, offset: t.file_offset() },
+            place: Place::File { file: t.part() as usize, offset: t.file_offset() },
             order: RowOrder::AsStored,
         })
         .collect();
     // llama-quantize's order, not the input's.
     tensors.sort_by(|a, b| file_order(&a.name, &b.name));
-    Ok(ModelSource { path: file.path.clone(), metadata, tensors, files: vec![file.path.clone()] })
+    Ok(ModelSource { path: file.path.clone(), metadata, tensors, files: file.paths.clone() })
 }

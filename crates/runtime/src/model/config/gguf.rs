@@ -5,7 +5,7 @@
 use super::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling};
 use crate::checkpoint::GgufFile;
 use crate::{Error, Result};
-use gguf_format::{Gguf, Metadata};
+use gguf_format::{GgufSplits, Metadata};
 use std::path::Path;
 
 impl ModelConfig {
@@ -19,13 +19,9 @@ impl ModelConfig {
     }
 
     /// As [`ModelConfig::from_gguf`], over any storage; `path` is named in errors.
-    pub fn from_gguf_parts<S: AsRef<[u8]>>(gguf: &Gguf<S>, path: &Path) -> Result<Self> {
+    pub fn from_gguf_parts<S: AsRef<[u8]>>(gguf: &GgufSplits<S>, path: &Path) -> Result<Self> {
         let metadata = gguf.metadata();
         let unsupported = |what: String| Error::Unsupported(format!("{}: {what}", path.display()));
-        let parts = Keys { path, metadata, arch: "split" }.usize("count")?;
-        if let Some(parts) = parts.filter(|&n| n > 1) {
-            return Err(unsupported(format!("one of {parts} parts of a split GGUF; merge the parts first")));
-        }
         let arch = metadata.need_str("general.architecture").map_err(|e| Error::gguf(path, e))?;
         let (architecture, layout) = match arch {
             // GGUF knows Mistral as llama too.
