@@ -1,9 +1,9 @@
 //! `G += Xᵀ X` into a packed upper triangle: the one dense product this crate needs (BLAS calls it SYRK).
 //!
 //! Rows of `X` are contiguous, so the product is a sum of outer products and neither factor needs transposing: a block of rows is
-//! packed into panels of [`PANEL`] columns, and every pair of panels meets in a register tile. Row panels go to the threads.
-//! The result does not depend on the number of threads: each element is the sum over the rows of one block in row order, in f32, added
-//! to the f32 total once per block. It does depend on whether the machine fuses multiply and add.
+//! packed into panels of [`PANEL`] columns, and every pair of panels meets in a register tile. Bands of the triangle go to the threads.
+//! The result does not depend on the number of threads: each element is the f32 sum over [`SUM_ROWS`] rows in row order, a few of those
+//! summed to a block's, added to the f32 total once per block. It does depend on whether the machine fuses multiply and add.
 
 #![allow(unsafe_code)]
 
@@ -12,8 +12,14 @@ use rayon::prelude::*;
 
 /// Columns of a panel.
 const PANEL: usize = 32;
-/// Rows of a block: two panels of it (64 KB) stay in the second-level cache, and f32 sums stay short.
-const BLOCK_ROWS: usize = 256;
+/// Rows of a block: the whole triangle is read and written once for each.
+const BLOCK_ROWS: usize = 512;
+/// Bands of the triangle that one task works on, at most: each panel is fetched once for all of them.
+const BANDS: usize = 8;
+/// Rows whose products are summed before they meet a larger sum: f32 sums stay short.
+const SUM_ROWS: usize = 256;
+/// Rows that a tile is made of at a time: two panels of them (16 KB) stay in the first-level cache.
+const STEP_ROWS: usize = 64;
 
 /// One panel, row after row.
 type PanelRow = [f32; PANEL];
@@ -54,12 +60,21 @@ pub(crate) fn add_gram(gram: &mut UpperTriangle, x: &[f32]) {
             bands.push((p, band));
             rest = tail;
         }
-        bands.into_par_iter().with_max_len(1).for_each(|(p, band)| {
-            let a = &packed[p * rows..][..rows];
-            let mut tile = [[0.0f32; PANEL]; PANEL];
-            for q in p..panels {
-                kernel(a, &packed[q * rows..][..rows], &mut tile);
-                add_tile(band, n, p * PANEL, q * PANEL, &tile);
+        // Enough tasks that none of them keeps the others waiting.
+        bands.par_chunks_mut((panels / 16).clamp(1, BANDS)).with_max_len(1).for_each(|bands| {
+            let first = bands.first().map_or(panels, |(p, _)| *p);
+            for q in first..panels {
+                let b = &packed[q * rows..][..rows];
+                for (p, band) in bands.iter_mut().filter(|(p, _)| *p <= q) {
+                    let a = &packed[*p * rows..][..rows];
+                    let mut sum = [[0.0f32; PANEL]; PANEL];
+                    for (a, b) in a.chunks(SUM_ROWS).zip(b.chunks(SUM_ROWS)) {
+                        let mut tile = [[0.0f32; PANEL]; PANEL];
+                        kernel(a, b, &mut tile);
+                        sum.as_flattened_mut().iter_mut().zip(tile.as_flattened()).for_each(|(sum, v)| *sum += v);
+                    }
+                    add_tile(band, n, *p * PANEL, q * PANEL, &sum);
+                }
             }
         });
     }
@@ -79,7 +94,7 @@ fn add_tile(band: &mut [f32], n: usize, i0: usize, j0: usize, tile: &[[f32; PANE
     }
 }
 
-/// `tile = Aᵀ B` of two panels of equally many rows.
+/// `tile += Aᵀ B` of two panels of equally many rows.
 type Kernel = fn(&[PanelRow], &[PanelRow], &mut [[f32; PANEL]; PANEL]);
 
 /// The fastest kernel of this machine.
@@ -123,19 +138,24 @@ fn product<const MR: usize, const NR: usize, const FUSED: bool>(
     b: &[PanelRow],
     tile: &mut [[f32; PANEL]; PANEL],
 ) {
-    for i0 in (0..PANEL).step_by(MR) {
-        for j0 in (0..PANEL).step_by(NR) {
-            let mut acc = [[0.0f32; NR]; MR];
-            for (a, b) in a.iter().zip(b) {
-                let (a, b): (&[f32], &[f32]) = (&a[i0..i0 + MR], &b[j0..j0 + NR]);
-                for i in 0..MR {
-                    for j in 0..NR {
-                        acc[i][j] = if FUSED { a[i].mul_add(b[j], acc[i][j]) } else { acc[i][j] + a[i] * b[j] };
+    for (a, b) in a.chunks(STEP_ROWS).zip(b.chunks(STEP_ROWS)) {
+        for i0 in (0..PANEL).step_by(MR) {
+            for j0 in (0..PANEL).step_by(NR) {
+                let mut acc = [[0.0f32; NR]; MR];
+                for (acc, row) in acc.iter_mut().zip(&tile[i0..]) {
+                    acc.copy_from_slice(&row[j0..j0 + NR]);
+                }
+                for (a, b) in a.iter().zip(b) {
+                    let (a, b): (&[f32], &[f32]) = (&a[i0..i0 + MR], &b[j0..j0 + NR]);
+                    for i in 0..MR {
+                        for j in 0..NR {
+                            acc[i][j] = if FUSED { a[i].mul_add(b[j], acc[i][j]) } else { acc[i][j] + a[i] * b[j] };
+                        }
                     }
                 }
-            }
-            for (i, row) in acc.iter().enumerate() {
-                tile[i0 + i][j0..j0 + NR].copy_from_slice(row);
+                for (row, acc) in tile[i0..].iter_mut().zip(&acc) {
+                    row[j0..j0 + NR].copy_from_slice(acc);
+                }
             }
         }
     }
@@ -180,24 +200,12 @@ mod tests {
         for rows in [0, 1, 17, 256] {
             let x = values(2 * rows * PANEL);
             let panels: Vec<PanelRow> = x.chunks_exact(PANEL).map(|c| c.try_into().unwrap()).collect();
-            let (mut want, mut got) = ([[0.0; PANEL]; PANEL], [[1.0; PANEL]; PANEL]);
+            let (mut want, mut got) = ([[1.0; PANEL]; PANEL], [[1.0; PANEL]; PANEL]);
             product_portable(&panels[..rows], &panels[rows..], &mut want);
             kernel()(&panels[..rows], &panels[rows..], &mut got);
             for (w, g) in want.as_flattened().iter().zip(got.as_flattened()) {
                 assert!((w - g).abs() < 1e-4, "rows {rows}: {w} {g}");
             }
         }
-    }
-
-    #[test]
-    #[ignore = "a measurement, run by hand"]
-    fn speed() {
-        let (n, rows) = (4864, 2048);
-        let x = values(n * rows);
-        let mut gram = UpperTriangle::zeros(n);
-        let start = std::time::Instant::now();
-        add_gram(&mut gram, &x);
-        let flops = n as f64 * (n as f64 + 1.0) * rows as f64;
-        println!("{:.1} GFLOP/s", flops / start.elapsed().as_secs_f64() / 1e9);
     }
 }
