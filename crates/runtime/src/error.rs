@@ -38,6 +38,16 @@ pub enum Error {
         /// What is wrong.
         source: gguf_format::Error,
     },
+    /// A GPTQ checkpoint is not what it should be, or a matrix cannot be stored as one.
+    #[error("{}: {what}{source}", path.display())]
+    Gptq {
+        /// The file, or the directory.
+        path: PathBuf,
+        /// The module, followed by `: `, or nothing.
+        what: String,
+        /// What is wrong.
+        source: gptq::checkpoint::CheckpointError,
+    },
     /// A tokenizer cannot be loaded, or cannot do what it is asked.
     #[error("{}: {source}", path.display())]
     Tokenizer {

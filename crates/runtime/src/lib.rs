@@ -9,6 +9,8 @@ pub mod convert;
 mod error;
 pub mod eval;
 pub mod generate;
+pub mod gptq_dir;
+pub mod hf_writer;
 pub mod model;
 pub mod quantize;
 pub mod safetensors_io;

@@ -1,7 +1,7 @@
 //! A Hugging Face directory: config.json, one or sharded safetensors (memory-mapped), tokenizer files.
 
 use super::TensorView;
-use super::shard::{Shard, ShardTensor};
+use super::shard::Shard;
 use crate::{Error, Result};
 use gguf_format::GgmlType;
 use safetensors::Dtype;
@@ -118,14 +118,13 @@ impl HfDir {
 
     /// Every tensor, whatever its type, in file order.
     pub fn entries(&self) -> impl Iterator<Item = HfEntry<'_>> {
-        self.shards.iter().flat_map(|s| (0..s.tensors.len()).map(move |t| entry(s, t, &s.tensors[t])))
+        self.shards.iter().flat_map(|s| (0..s.tensors.len()).filter_map(move |t| s.entry(t)))
     }
 
     /// One tensor, whatever its type.
     pub fn entry(&self, hf_name: &str) -> Option<HfEntry<'_>> {
         let &(s, t) = self.by_name.get(hf_name)?;
-        let shard = self.shards.get(s)?;
-        Some(entry(shard, t, shard.tensors.get(t)?))
+        self.shards.get(s)?.entry(t)
     }
 
     /// Where a tensor is, for [`HfDir::data_at`].
@@ -156,17 +155,6 @@ impl HfDir {
             }
         };
         Ok(Some(TensorView { ty, shape: entry.shape.to_vec(), data: entry.data }))
-    }
-}
-
-fn entry<'a>(shard: &'a Shard, index: usize, tensor: &'a ShardTensor) -> HfEntry<'a> {
-    HfEntry {
-        name: &tensor.name,
-        dtype: tensor.dtype,
-        shape: &tensor.shape,
-        data: shard.data(index),
-        file: &shard.path,
-        offset: tensor.offset(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::HfEntry;
 use super::shard::Shard;
 use crate::Result;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// A mapped safetensors file whose header was checked.
@@ -21,13 +22,11 @@ impl SafetensorsFile {
 
     /// Every tensor, in order of offset.
     pub fn entries(&self) -> impl Iterator<Item = HfEntry<'_>> {
-        self.0.tensors.iter().enumerate().map(|(i, tensor)| HfEntry {
-            name: &tensor.name,
-            dtype: tensor.dtype,
-            shape: &tensor.shape,
-            data: self.0.data(i),
-            file: &self.0.path,
-            offset: tensor.offset(),
-        })
+        (0..self.0.tensors.len()).filter_map(|i| self.0.entry(i))
+    }
+
+    /// `__metadata__`.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.0.metadata
     }
 }

@@ -1,9 +1,11 @@
 //! One safetensors file: its header checked once, then views into the map.
 
+use super::HfEntry;
 use super::map::FileMap;
 use crate::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +20,8 @@ pub(super) struct Shard {
     map: FileMap,
     /// In order of offset.
     pub(super) tensors: Vec<ShardTensor>,
+    /// `__metadata__`.
+    pub(super) metadata: HashMap<String, String>,
 }
 
 /// What the header says of one tensor, and where in the file its bytes are (proved in bounds).
@@ -27,13 +31,6 @@ pub(super) struct ShardTensor {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     range: Range<usize>,
-}
-
-impl ShardTensor {
-    /// Where in the file the bytes begin.
-    pub(super) fn offset(&self) -> u64 {
-        self.range.start as u64
-    }
 }
 
 impl Shard {
@@ -86,7 +83,15 @@ impl Shard {
         if need != have {
             return Err(bad("data section", format!("{need} bytes, as the header says"), format!("{have} bytes")));
         }
-        Ok(Self { path: path.to_path_buf(), map, tensors })
+        let metadata = metadata.metadata().clone().unwrap_or_default();
+        Ok(Self { path: path.to_path_buf(), map, tensors, metadata })
+    }
+
+    /// The tensor at `index` of `tensors`.
+    pub(super) fn entry(&self, index: usize) -> Option<HfEntry<'_>> {
+        let ShardTensor { name, dtype, shape, range } = self.tensors.get(index)?;
+        let offset = range.start as u64;
+        Some(HfEntry { name, dtype: *dtype, shape, data: self.data(index), file: &self.path, offset })
     }
 
     /// The bytes of the tensor at `index` of `tensors`; empty for an index out of range.

@@ -6,6 +6,7 @@ mod reader;
 mod writer;
 
 pub use reader::{SafetensorsReader, TensorEntry};
+pub(crate) use writer::RawSpec;
 pub use writer::{SafetensorsWriter, TensorSpec};
 
 /// Element types that the streamed files hold.

@@ -29,6 +29,16 @@ impl TensorSpec {
     }
 }
 
+/// A tensor of any type, by its length.
+pub(crate) struct RawSpec<'a> {
+    pub(crate) name: &'a str,
+    /// As the header spells it.
+    pub(crate) dtype: String,
+    /// Rows first.
+    pub(crate) shape: Vec<u64>,
+    pub(crate) bytes: u64,
+}
+
 /// A file under way: the header is written, the data follows in the declared order; the target appears with
 /// [`finish`](Self::finish). Dropping the writer removes the temporary file and leaves an existing target as it was.
 #[derive(Debug)]
@@ -46,18 +56,32 @@ impl SafetensorsWriter {
     /// # Errors
     /// [`Error::Io`] if the folder cannot be written, [`Error::Usage`] for a name given twice or data beyond 2^63 bytes.
     pub fn create(path: impl AsRef<Path>, tensors: &[TensorSpec], metadata: &[(String, String)]) -> Result<Self> {
-        let path = path.as_ref();
+        let entries = tensors.iter().map(|t| RawSpec {
+            name: &t.name,
+            dtype: t.dtype.name().to_owned(),
+            shape: t.shape.clone(),
+            bytes: t.byte_len(),
+        });
+        Self::create_raw(path.as_ref(), entries, metadata)
+    }
+
+    /// As [`SafetensorsWriter::create`], for tensors of any type.
+    pub(crate) fn create_raw<'a>(
+        path: &Path,
+        tensors: impl Iterator<Item = RawSpec<'a>>,
+        metadata: &[(String, String)],
+    ) -> Result<Self> {
         let mut header = serde_json::Map::new();
         let texts = metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
         header.insert("__metadata__".to_owned(), serde_json::Value::Object(texts));
         let mut offset = 0u64;
         for t in tensors {
-            let end = offset.saturating_add(t.byte_len());
+            let end = offset.saturating_add(t.bytes);
             if end > i64::MAX as u64 {
                 return Err(Error::Usage(format!("{}: tensor `{}` is too large to store", path.display(), t.name)));
             }
-            let entry = serde_json::json!({"dtype": t.dtype.name(), "shape": t.shape, "data_offsets": [offset, end]});
-            if header.insert(t.name.clone(), entry).is_some() {
+            let entry = serde_json::json!({"dtype": t.dtype, "shape": t.shape, "data_offsets": [offset, end]});
+            if header.insert(t.name.to_owned(), entry).is_some() {
                 return Err(Error::Usage(format!("{}: two tensors are named `{}`", path.display(), t.name)));
             }
             offset = end;
