@@ -12,6 +12,8 @@ pub(crate) enum CliError {
     Usage(String),
     /// Anything else: exit 1.
     Failed(String),
+    /// Two files differ, as was printed: exit 1 without a line, as of `diff`.
+    Different,
 }
 
 impl CliError {
@@ -20,6 +22,7 @@ impl CliError {
         let (message, code) = match self {
             Self::Usage(m) => (m, 2),
             Self::Failed(m) => (m, 1),
+            Self::Different => return ExitCode::from(1),
         };
         eprintln!("error: {}", message.replace('\n', " "));
         ExitCode::from(code)

@@ -8,13 +8,14 @@ mod peak_memory;
 mod progress;
 mod table;
 mod threads;
+mod usage;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 /// Language models to few bits: quantize, run, measure.
 #[derive(Parser, Debug)]
-#[command(name = "quant", version, about, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "quant", version, about, subcommand_required = true, arg_required_else_help = false)]
 struct Cli {
     /// Threads to compute with [default: the physical cores].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -24,7 +25,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage::report(&e),
+    };
     let threads = cli.threads.map_or_else(threads::physical_cores, usize::from);
     if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
         eprintln!("error: cannot start the threads: {e}");

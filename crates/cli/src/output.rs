@@ -17,6 +17,11 @@ pub(crate) fn to_stdout(print: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     }
 }
 
+/// `1 fault`, `2 faults`.
+pub(crate) fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Prints one JSON object on a line of its own.
 pub(crate) fn print_json(value: &serde_json::Value) -> CliResult {
     to_stdout(|out| writeln!(out, "{value}"))

@@ -31,11 +31,13 @@
 //! - **Metadata** ([`Metadata`]): in order and lossless. A file written by llama.cpp is the same to the byte after reading and writing.
 //! - **Writing** ([`GgufWriter`], [`WritePlan`]): the strict layout that ggml's reader takes, `general.alignment` honoured, tensor by tensor so that no model
 //!   need fit in memory, and atomic: the target is whole or untouched.
+//! - **Editing** ([`Edit`]): keys and tensors set, renamed, removed, replaced, alignment and byte order changed, in place if you like; splitting and
+//!   merging as llama.cpp's gguf-split does it, to the byte. **Comparing** ([`diff`]).
+//! - **Verifying** ([`verify`]): everything that is wrong with a file, not only the first thing; which of four readers refuse it; numbers that are not finite.
 //! - **Codecs** ([`blocks`]): ggml's block types to the byte; every other type is known by name and size and passes through.
 //! - **Importance matrices** ([`imatrix`]): both forms of llama.cpp's files. **Mixes** ([`mix`]): what `Q4_K_M` gives each tensor.
 //!
-//! No, to run a model: there is no tensor, no matrix product and no graph in here. Not read: shards as one file (each
-//! shard is a file of its own).
+//! No, to run a model: there is no tensor, no matrix product and no graph in here.
 //!
 //! # Conventions
 //!
@@ -57,6 +59,10 @@ extern crate alloc;
 mod array;
 pub mod blocks;
 mod byte_order;
+#[cfg(feature = "std")]
+pub mod diff;
+#[cfg(feature = "std")]
+pub mod edit;
 mod error;
 #[cfg(any(test, not(feature = "std")))]
 mod float;
@@ -80,10 +86,14 @@ mod strict;
 mod tensor_info;
 mod value;
 #[cfg(feature = "std")]
+pub mod verify;
+#[cfg(feature = "std")]
 mod writer;
 
 pub use array::Array;
 pub use byte_order::{ByteOrder, can_swap_tensor_bytes, swap_tensor_bytes};
+#[cfg(feature = "std")]
+pub use edit::Edit;
 pub use error::{Error, Result};
 pub use ggml_type::{GgmlType, Layout};
 pub use header::Header;

@@ -5,7 +5,7 @@ use crate::{Error, Metadata, Result, TensorSpec, WritePlan};
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 /// Writes a GGUF v3 file: the header first, from declared tensors, then the data of each in order, then an atomic rename.
 ///
@@ -94,6 +94,11 @@ impl GgufWriter {
     /// # Errors
     /// [`Error::Refused`] if data are missing, [`Error::Io`]; the target is then as it was.
     pub fn finish(self) -> Result<u64> {
+        self.complete()?.publish()
+    }
+
+    /// The first half of [`GgufWriter::finish`]: all but the rename.
+    pub(crate) fn complete(self) -> Result<CompleteFile> {
         if self.failed {
             return Err(refused("file", "an earlier write failed").in_file(&self.target));
         }
@@ -104,9 +109,7 @@ impl GgufWriter {
         let target = self.target;
         let temp = self.file.into_inner().map_err(|e| io_error(&target, e.into_error()))?;
         temp.as_file().sync_all().map_err(|e| io_error(&target, e))?;
-        temp.persist(&target).map_err(|e| io_error(&target, e.error))?;
-        sync_folder(&target);
-        Ok(self.plan.file_len())
+        Ok(CompleteFile { temp: temp.into_temp_path(), target, len: self.plan.file_len() })
     }
 
     /// Pads the current tensor if it is complete, and steps over tensors without data.
@@ -132,6 +135,24 @@ impl GgufWriter {
             self.failed = true;
             io_error(&self.target, e)
         })
+    }
+}
+
+/// A file that is whole and synced, but still has its temporary name; dropping it removes it. It holds no file handle.
+#[derive(Debug)]
+pub(crate) struct CompleteFile {
+    temp: TempPath,
+    target: PathBuf,
+    len: u64,
+}
+
+impl CompleteFile {
+    /// Gives the file its name. Returns its size.
+    pub(crate) fn publish(self) -> Result<u64> {
+        let target = self.target;
+        self.temp.persist(&target).map_err(|e| io_error(&target, e.error))?;
+        sync_folder(&target);
+        Ok(self.len)
     }
 }
 

@@ -3,13 +3,18 @@
 mod bench;
 mod calibrate;
 mod convert;
+mod diff;
+mod edit;
 mod gguf;
 mod inspect;
+mod merge;
 mod perplexity;
 mod quantized;
 mod quickstart;
 mod run;
+mod split;
 mod tokenize;
+mod verify;
 
 use crate::error::CliResult;
 
@@ -25,6 +30,11 @@ pub(crate) enum Command {
     Perplexity(perplexity::Args),
     Run(Box<run::Args>),
     Bench(bench::Args),
+    Verify(verify::Args),
+    Edit(Box<edit::Args>),
+    Split(split::Args),
+    Merge(merge::Args),
+    Diff(diff::Args),
 }
 
 impl Command {
@@ -39,6 +49,11 @@ impl Command {
             Self::Perplexity(args) => args.run(),
             Self::Run(args) => args.run(),
             Self::Bench(args) => args.run(),
+            Self::Verify(args) => args.run(),
+            Self::Edit(args) => args.run(),
+            Self::Split(args) => args.run(),
+            Self::Merge(args) => args.run(),
+            Self::Diff(args) => args.run(),
         }
     }
 }

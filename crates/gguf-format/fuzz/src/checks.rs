@@ -1,9 +1,12 @@
 //! What must hold for any bytes. The fuzz targets call these, and so does a plain test with the committed corpus.
 
 use super::counting::measure;
+use gguf_format::diff::diff;
 use gguf_format::imatrix::Imatrix;
+use gguf_format::verify::{Reader, verify};
 use gguf_format::{
-    ByteOrder, GgmlType, Gguf, GgufReader, Header, Limits, Metadata, SizedTensor, WritePlan, blocks, swap_tensor_bytes,
+    ByteOrder, Edit, GgmlType, Gguf, GgufReader, Header, Limits, Metadata, SizedTensor, WritePlan, blocks,
+    swap_tensor_bytes,
 };
 
 /// Parsing `len` bytes makes no request of more than twice their number, and holds no more than eight times as much; what comes on top is
@@ -29,6 +32,9 @@ pub(crate) fn parse(data: &[u8]) {
     }
     let read = GgufReader::new(std::io::Cursor::new(data));
     assert_eq!(read.is_ok(), result.is_ok());
+    // The walk that goes on behind errors comes to the same verdict.
+    let refused = verify(data).refusal(Reader::GgufFormat).map(ToString::to_string);
+    assert_eq!(refused.is_some(), result.is_err(), "{refused:?} {:?}", result.as_ref().err());
     let Ok(gguf) = result else { return };
     use_all(&gguf);
     let mut read = read.unwrap();
@@ -78,6 +84,20 @@ pub(crate) fn edit(data: &[u8]) {
         }
     }
     keys(gguf.metadata());
+    // An edit without a change makes what the plan of its content makes; a change and its opposite change nothing.
+    let mut edit = Edit::of(&gguf);
+    let Ok(plan) = edit.plan() else { return };
+    if plan.file_len() > 4 * data.len() as u64 + 4096 {
+        return;
+    }
+    let before = edit.to_bytes().unwrap();
+    assert_eq!(before.len() as u64, plan.file_len());
+    edit.set("an.unused key", 1u8);
+    edit.remove("an.unused key").unwrap();
+    let again = Gguf::parse(&before[..], &Limits::default()).unwrap();
+    assert!(edit.to_bytes().unwrap() == before);
+    assert!(diff(&again, &again).unwrap().is_same_content());
+    assert!(again.strict_check().is_err() || Edit::of(&again).to_bytes().unwrap() == before);
 }
 
 fn keys(before: &Metadata) {

@@ -107,7 +107,8 @@ fn grouped(n: u64) -> String {
     out
 }
 
-fn short_value(view: ValueView<'_>) -> String {
+/// A value in a few words, whatever its length.
+pub(in crate::commands) fn short_value(view: ValueView<'_>) -> String {
     match view {
         ValueView::Str(bytes) => {
             // Four bytes a character at the most: what lies behind cannot be shown.

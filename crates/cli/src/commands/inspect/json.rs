@@ -36,7 +36,8 @@ impl Serialize for Keys<'_> {
     }
 }
 
-struct ValueJson<'a>(ValueView<'a>);
+/// A value of any type; NaN and infinities as text.
+pub(in crate::commands) struct ValueJson<'a>(pub(in crate::commands) ValueView<'a>);
 
 impl Serialize for ValueJson<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

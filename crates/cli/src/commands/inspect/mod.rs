@@ -4,6 +4,9 @@ mod human;
 mod json;
 mod summary;
 
+pub(super) use human::short_value;
+pub(super) use json::ValueJson;
+
 use crate::error::CliResult;
 use crate::output::to_stdout;
 use gguf_format::{Gguf, Metadata};
