@@ -121,6 +121,33 @@ fn safetensors_alone_and_in_a_directory() {
     std::fs::write(folder.path().join("config.json"), config).unwrap();
     let report = json(folder.path());
     assert_eq!((&report["kind"], &report["total"]["bits_per_weight"]), (&"gptq".into(), &serde_json::Value::Null));
+    // A config that cannot be is told, and the rest shown.
+    assert_eq!(report["format"], "gptq");
+    assert!(report["gptq"]["error"].as_str().unwrap().contains("`group_size`"), "{report}");
+    assert!(stdout(folder.path(), false).contains("gptq: ") && report["tensors"][0]["name"] == "w");
+}
+
+/// A directory that GPTQModel wrote.
+#[test]
+fn gptq_directories_and_who_loads_them() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/golden/checkpoints/gptqmodel_b4_g32_sym_act");
+    if !path.exists() {
+        println!("skipped: shared/golden/checkpoints is not beside the workspace");
+        return;
+    }
+    let report = json(&path);
+    let gptq = &report["gptq"];
+    assert_eq!((&report["format"], &gptq["bits"], &gptq["group_size"]), (&"gptq".into(), &4.into(), &32.into()));
+    assert_eq!((&gptq["modules"], &gptq["act_order"], &gptq["sym"]), (&42.into(), &42.into(), &true.into()));
+    assert_eq!((&gptq["stored_as"], &gptq["checkpoint_format"]), (&serde_json::json!(["gptq"]), &"gptq".into()));
+    let loads_in = &gptq["loads_in"];
+    assert_eq!(loads_in["vllm"], "yes: Marlin");
+    assert!(loads_in["transformers"].as_str().unwrap().starts_with("yes"), "{loads_in}");
+    assert!(loads_in["here"].as_str().unwrap().starts_with("yes"), "{loads_in}");
+    let text = stdout(&path, false);
+    assert!(text.contains("gptq: 4 bits, groups of 32, symmetric, act-order in 42 modules, format gptq; 42 modules"));
+    assert!(text.contains("loads in vLLM                     yes: Marlin\n"), "{text}");
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn words_and_weights() {
                 let matrix = stored.unpack(&spec, config.zero_point).unwrap();
                 config.check(module, &matrix).unwrap();
                 ordered += usize::from(matrix.g_idx().is_some());
+                assert_eq!(stored.order(&spec).unwrap().as_deref(), matrix.g_idx());
                 // AutoGPTQ's successors write the trivial `g_idx` too, so every byte is compared.
                 let convention = stored.zero_point(&spec, config.zero_point).unwrap();
                 let packed = PackedModule::pack(&matrix, convention).unwrap().into_tensors();
@@ -126,7 +127,7 @@ fn who_loads_them() {
                         in_features,
                         spec,
                         zero_point: stored.zero_point(&spec, config.zero_point).unwrap(),
-                        g_idx: stored.unpack(&spec, config.zero_point).unwrap().g_idx().map(<[u32]>::to_vec),
+                        g_idx: stored.order(&spec).unwrap(),
                     }
                 })
                 .collect();

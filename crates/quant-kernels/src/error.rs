@@ -1,6 +1,6 @@
 //! What a caller can ask for wrongly.
 
-use gguf_format::GgmlType;
+use crate::Encoding;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,7 +21,10 @@ pub enum Error {
     },
     /// No kernel for this type.
     #[error("{0}: no kernel for this type")]
-    Type(GgmlType),
+    Type(Encoding),
+    /// No kernel for codes of this width.
+    #[error("codes of {0} bits: no kernel (2, 3, 4 and 8 bits have one)")]
+    Bits(u8),
     /// `gguf_format` refused to dequantize.
     #[error(transparent)]
     Codec(#[from] gguf_format::Error),

@@ -5,7 +5,7 @@
 //! second-level cache, multiplies them with every panel and adds to its part of C, which it lastly writes to y, turned over.
 
 use crate::codes::Block;
-use crate::dispatch::Op;
+use crate::dispatch::{Isa, Op};
 use crate::matrix::decode_row;
 use crate::micro::{PANEL, tile};
 use crate::simd::Simd;
@@ -70,11 +70,9 @@ pub(crate) struct GemmRows<'a, B> {
     pub(crate) block: PhantomData<B>,
 }
 
-impl<B: Block> Op for GemmRows<'_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self) {
+impl<B: Block> GemmRows<'_, B> {
+    /// Computes with the instruction set.
+    pub(crate) fn run(self, isa: Isa) {
         let Self { rows, cols, tokens, .. } = self;
         let ldc = ldc(tokens);
         assert!(rows <= MAX_ROWS && self.scratch.len() >= scratch_len(tokens));
@@ -82,21 +80,10 @@ impl<B: Block> Op for GemmRows<'_, B> {
         let (w, c) = self.scratch.split_at_mut(MAX_ROWS * LDW);
         for k0 in (0..cols).step_by(KC) {
             let kc = KC.min(cols - k0);
-            for (r, row) in w.chunks_exact_mut(LDW).take(rows).enumerate() {
-                // SAFETY: who makes this value owns the rows; k0 is a multiple of the block length, so its blocks begin at this byte.
-                unsafe {
-                    let src = self.w.add(r * self.row_bytes + k0 / B::LEN * B::BYTES);
-                    decode_row::<S, B>(src, kc, row.as_mut_ptr());
-                }
-            }
-            for panel in 0..tokens.div_ceil(PANEL) {
-                // SAFETY: the panel's `kc` rows of 32 from `k0` on are within `packed`; C has `rows` rows of at least 32 (panel + 1) values.
-                unsafe {
-                    let b = self.packed.as_ptr().add((panel * cols + k0) * PANEL);
-                    let c = c.as_mut_ptr().add(panel * PANEL);
-                    tile::<S>(rows, kc, w.as_ptr(), LDW, b, PANEL, c, ldc, k0 > 0);
-                }
-            }
+            // SAFETY: who made this value owns the rows; k0 is a multiple of the block length, so its blocks begin at this byte.
+            let src = unsafe { self.w.add(k0 / B::LEN * B::BYTES) };
+            isa.run(DecodeRows::<B> { src, row_bytes: self.row_bytes, rows, kc, dst: w, block: PhantomData });
+            isa.run(Tiles { rows, kc, w, packed: self.packed, cols, k0, panels: tokens.div_ceil(PANEL), c, ldc });
         }
         for t0 in (0..tokens).step_by(16) {
             for t in t0..(t0 + 16).min(tokens) {
@@ -104,6 +91,58 @@ impl<B: Block> Op for GemmRows<'_, B> {
                     // SAFETY: who makes this value owns these places of y.
                     unsafe { *self.y.add(t * self.ldy + r) = c[r * ldc + t] };
                 }
+            }
+        }
+    }
+}
+
+/// Decodes `kc <= KC` columns of `rows <= MAX_ROWS` rows to `dst`, LDW apart. By itself, so that the products are not compiled for every block type.
+struct DecodeRows<'a, B> {
+    src: *const u8,
+    row_bytes: usize,
+    rows: usize,
+    kc: usize,
+    dst: &'a mut [f32],
+    block: PhantomData<B>,
+}
+
+impl<B: Block> Op for DecodeRows<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        for (r, row) in self.dst.chunks_exact_mut(LDW).take(self.rows).enumerate() {
+            // SAFETY: `GemmRows` owns the rows, and kc <= LDW.
+            unsafe { decode_row::<S, B>(self.src.add(r * self.row_bytes), self.kc, row.as_mut_ptr()) };
+        }
+    }
+}
+
+/// Multiplies the decoded columns with every panel of the activations.
+struct Tiles<'a> {
+    rows: usize,
+    kc: usize,
+    w: &'a [f32],
+    packed: &'a [f32],
+    cols: usize,
+    k0: usize,
+    panels: usize,
+    c: &'a mut [f32],
+    ldc: usize,
+}
+
+impl Op for Tiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { rows, kc, w, packed, cols, k0, panels, c, ldc } = self;
+        for panel in 0..panels {
+            // SAFETY: the panel's `kc` rows of 32 from `k0` on are within `packed`; C has `rows` rows of at least 32 (panel + 1) values.
+            unsafe {
+                let b = packed.as_ptr().add((panel * cols + k0) * PANEL);
+                let c = c.as_mut_ptr().add(panel * PANEL);
+                tile::<S>(rows, kc, w.as_ptr(), LDW, b, PANEL, c, ldc, k0 > 0);
             }
         }
     }

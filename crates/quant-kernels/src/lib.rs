@@ -2,7 +2,7 @@
 //!
 //! Weights are read in place, from bytes at any alignment. Each kernel is written once over vectors of f32 and i32; which instruction set these are
 //! (AVX-512, AVX2, plain Rust) is chosen once at run time, by [`Isa::best`]. Nothing is rounded but by f32 arithmetic: a weight has the exact value
-//! that `gguf_format::blocks::dequantize` gives it.
+//! that `gguf_format::blocks::dequantize` or `quant_core::affine` gives it.
 //!
 //! ```
 //! use gguf_format::GgmlType;
@@ -18,11 +18,13 @@
 //! ```
 
 mod activations;
+mod affine_weights;
 mod attention;
 mod codes;
 mod dispatch;
 mod dot;
 mod elementwise;
+mod encoding;
 mod error;
 mod gemm;
 mod matmul;
@@ -31,9 +33,11 @@ mod micro;
 mod simd;
 
 pub use activations::{ActivationGrid, Activations};
+pub use affine_weights::{AffineWeights, gather};
 pub use attention::{KvStore, attention, attention_with};
 pub use dispatch::Isa;
 pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};
+pub use encoding::{AffineBlock, Encoding, is_fast, is_supported};
 pub use error::{Error, Result};
 pub use matmul::{matmul, matmul_with};
-pub use matrix::{Matrix, is_fast, is_supported};
+pub use matrix::Matrix;

@@ -3,8 +3,9 @@
 use crate::codes::{Block, for_block_type};
 use crate::dispatch::Isa;
 use crate::dot::{DotRows, MAX_TOKENS};
+use crate::encoding::{Encoding, is_fast};
 use crate::gemm::{GemmRows, MAX_ROWS, ROW_STEP, pack_panel, packed_len, scratch_len};
-use crate::matrix::{Matrix, dequantize, is_fast};
+use crate::matrix::{Matrix, dequantize};
 use crate::micro::PANEL;
 use crate::{Error, Result};
 use gguf_format::GgmlType;
@@ -152,7 +153,7 @@ impl Task<'_> {
         &self,
         most: usize,
         isa: Isa,
-        mut f: impl FnMut(GgmlType, *const u8, usize, usize, usize),
+        mut f: impl FnMut(Encoding, *const u8, usize, usize, usize),
     ) -> Result<()> {
         let bytes = &self.matrix.data[self.first * self.row_bytes..][..self.rows * self.row_bytes];
         if is_fast(self.matrix.ty) {
@@ -172,7 +173,7 @@ impl Task<'_> {
                 if cfg!(target_endian = "big") {
                     values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
                 }
-                f(GgmlType::F32, values.as_ptr().cast(), cols * size_of::<f32>(), first, rows);
+                f(GgmlType::F32.into(), values.as_ptr().cast(), cols * size_of::<f32>(), first, rows);
             }
             Ok(())
         })
@@ -247,7 +248,7 @@ fn many_tokens(
                 for_block_type!(ty, B => {
                     // SAFETY: as in `few_tokens`.
                     let y = unsafe { y.at(task.column + first) };
-                    isa.run(GemmRows::<B> {
+                    GemmRows::<B> {
                         w,
                         row_bytes,
                         rows,
@@ -258,7 +259,8 @@ fn many_tokens(
                         ldy,
                         scratch: &mut *scratch,
                         block: PhantomData,
-                    })
+                    }
+                    .run(isa)
                 });
             })
         })

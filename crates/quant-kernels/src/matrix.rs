@@ -2,15 +2,16 @@
 
 use crate::codes::{Block, Store, for_block_type};
 use crate::dispatch::{Isa, Op};
+use crate::encoding::{Encoding, is_fast, is_supported};
 use crate::simd::Simd;
 use crate::{Error, Result};
-use gguf_format::{GgmlType, blocks};
+use gguf_format::blocks;
 
 /// A packed weight matrix, `[rows, cols]` = [out_features, in_features], borrowed from wherever it lies, at any alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// Type of the blocks.
-    pub ty: GgmlType,
+    /// Of the blocks.
+    pub ty: Encoding,
     /// Out features.
     pub rows: usize,
     /// In features.
@@ -24,8 +25,8 @@ impl<'a> Matrix<'a> {
     ///
     /// # Errors
     /// [`Error::Type`] for a type without kernels; [`Error::Shape`] if `cols` is not whole blocks or `data` is not exactly the rows.
-    pub fn new(ty: GgmlType, rows: usize, cols: usize, data: &'a [u8]) -> Result<Self> {
-        let matrix = Self { ty, rows, cols, data };
+    pub fn new(ty: impl Into<Encoding>, rows: usize, cols: usize, data: &'a [u8]) -> Result<Self> {
+        let matrix = Self { ty: ty.into(), rows, cols, data };
         matrix.row_bytes()?;
         Ok(matrix)
     }
@@ -35,8 +36,7 @@ impl<'a> Matrix<'a> {
         if !is_supported(self.ty) {
             return Err(Error::Type(self.ty));
         }
-        let row = self.ty.bytes_for(self.cols as u64).and_then(|n| usize::try_from(n).ok());
-        let Some(row) = row else {
+        let Some(row) = self.ty.bytes_for(self.cols) else {
             return Err(Error::Shape {
                 what: "columns",
                 expected: format!("whole blocks of {}", self.ty),
@@ -52,7 +52,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Dequantizes row `row` to `dst`, with the bits that `gguf_format::blocks::dequantize` gives.
+    /// Dequantizes row `row` to `dst`, with the bits that `gguf_format::blocks::dequantize` or `AffineMatrix::dequantize_row_into` gives.
     ///
     /// # Errors
     /// [`Error::Shape`] for a row out of range or a `dst` whose length is not `cols`, and what [`Matrix::new`] refuses.
@@ -68,21 +68,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// True if the products take this type: every type that `gguf_format::blocks` can dequantize. Those without a decoder here ([`is_fast`]) are
-/// dequantized by that crate, row by row, on each use.
-pub fn is_supported(ty: GgmlType) -> bool {
-    is_fast(ty) || blocks::can_dequantize(ty)
-}
-
-/// True if weights of this type are decoded in registers: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS.
-pub fn is_fast(ty: GgmlType) -> bool {
-    for_block_type!(ty, B => B::LEN).is_some()
-}
-
 /// Dequantizes `src` to `dst`, whose lengths must fit.
-pub(crate) fn dequantize(isa: Isa, ty: GgmlType, src: &[u8], dst: &mut [f32]) -> Result<()> {
-    assert_eq!(ty.bytes_for(dst.len() as u64), Some(src.len() as u64), "bytes of the values");
-    if !is_fast(ty) {
+pub(crate) fn dequantize(isa: Isa, ty: Encoding, src: &[u8], dst: &mut [f32]) -> Result<()> {
+    assert_eq!(ty.bytes_for(dst.len()), Some(src.len()), "bytes of the values");
+    if let Encoding::Ggml(ty) = ty
+        && !is_fast(ty)
+    {
         return Ok(blocks::dequantize(ty, src, dst)?);
     }
     for_block_type!(ty, B => isa.run(Dequantize::<B> { src, dst, block: std::marker::PhantomData }));

@@ -2,7 +2,11 @@
 //! instruction set of this machine.
 
 use gguf_format::{GgmlType, blocks};
-use quant_kernels::{Isa, KvStore, Matrix, attention_with, is_supported, matmul_with, rms_norm, rope, silu_mul_with};
+use quant_core::affine::{AffineMatrix, AffineParts, Bits};
+use quant_kernels::{
+    AffineWeights, Isa, KvStore, Matrix, attention_with, gather, is_supported, matmul_with, rms_norm, rope,
+    silu_mul_with,
+};
 
 /// xorshift64*.
 struct Random(u64);
@@ -67,6 +71,114 @@ fn packed(random: &mut Random, ty: GgmlType, rows: usize, cols: usize) -> Vec<u8
             bytes
         }
     }
+}
+
+/// Codes, scales and zero points of any value, `ordered` with the groups of the columns in any order.
+fn affine(random: &mut Random, rows: usize, cols: usize, bits: u8, group_size: usize, ordered: bool) -> AffineMatrix {
+    let groups = cols.div_ceil(group_size);
+    let bits = Bits::new(bits).unwrap();
+    AffineMatrix::from_parts(AffineParts {
+        out_features: rows,
+        in_features: cols,
+        bits,
+        group_size,
+        codes: random.bytes(rows * cols).iter().map(|b| b & bits.max_code()).collect(),
+        scales: (0..rows * groups).map(|_| half::f16::from_f32(0.1 * random.value())).collect(),
+        zeros: (0..rows * groups).map(|_| (random.next() >> 32) as u16 % ((1 << bits.get()) + 1)).collect(),
+        g_idx: ordered.then(|| (0..cols).map(|_| (random.next() >> 32) as u32 % groups as u32).collect()),
+    })
+    .unwrap()
+}
+
+/// Columns, group size, whether groups are out of order, and the block length that follows (0: any).
+const AFFINE: &[(usize, usize, bool, usize)] = &[
+    (896, 128, false, 128),
+    (896, 896, false, 128),
+    (192, 64, false, 64),
+    (192, 192, false, 64),
+    (160, 32, false, 32),
+    (48, 16, false, 16),
+    // No whole blocks: padded.
+    (100, 32, false, 0),
+    (50, 24, false, 0),
+    (7, 3, false, 16),
+    (1, 1, false, 16),
+    (256, 64, true, 0),
+    (2048, 128, true, 0),
+    (60, 60, true, 0),
+];
+
+#[test]
+fn affine_rows_have_the_reference_bits() {
+    let mut random = Random(5);
+    for bits in [2, 3, 4, 8] {
+        for &(cols, group_size, ordered, block) in AFFINE {
+            let matrix = affine(&mut random, 3, cols, bits, group_size, ordered);
+            let weights = AffineWeights::pack(&matrix).unwrap();
+            if block > 0 {
+                assert_eq!(weights.block().len(), block, "{bits} bits, {cols} columns in groups of {group_size}");
+            }
+            assert_eq!(
+                weights.gather().is_some(),
+                ordered && cols != 60 || !cols.is_multiple_of(16) || group_size == 24
+            );
+            for row in 0..3 {
+                let (mut want, mut got) = (vec![0.0; cols], vec![f32::NAN; cols]);
+                matrix.dequantize_row_into(row, &mut want).unwrap();
+                weights.row(row, &mut got).unwrap();
+                let same = want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{bits} bits, {cols} columns in groups of {group_size}, row {row}: {got:?} {want:?}");
+            }
+        }
+    }
+    let matrix = affine(&mut random, 4, 1024, 4, 128, false);
+    assert_eq!(AffineWeights::pack(&matrix).unwrap().bytes(), 4 * 1024 / 128 * (64 + 4), "4.25 bits a weight");
+    let five = AffineWeights::pack(&affine(&mut random, 1, 16, 5, 16, false)).unwrap_err();
+    assert!(five.to_string().contains("5 bits"), "{five}");
+}
+
+#[test]
+fn affine_products() {
+    let mut random = Random(6);
+    let mut failed = Vec::new();
+    for bits in [2, 3, 4, 8] {
+        for &(cols, group_size, ordered, _) in AFFINE {
+            let rows = if cols > 500 { 37 } else { 131 };
+            let matrix = affine(&mut random, rows, cols, bits, group_size, ordered);
+            let weights = AffineWeights::pack(&matrix).unwrap();
+            let mut dense = vec![0.0; rows * cols];
+            matrix.dequantize_into(&mut dense).unwrap();
+            for tokens in [1, 2, 3, 8, 9, 33] {
+                let x = random.values(tokens * cols);
+                let packed_cols = weights.matrix().cols;
+                let mut gathered = vec![f32::NAN; tokens * packed_cols];
+                match weights.gather() {
+                    Some(map) => gather(&x, cols, map, &mut gathered).unwrap(),
+                    None => gathered.copy_from_slice(&x),
+                }
+                for isa in Isa::available() {
+                    let mut y = vec![f32::NAN; tokens * rows];
+                    matmul_with(isa, &gathered, tokens, &[weights.matrix()], &mut y).unwrap();
+                    for t in 0..tokens {
+                        for r in 0..rows {
+                            let terms = (0..cols).map(|c| f64::from(dense[r * cols + c]) * f64::from(x[t * cols + c]));
+                            let (sum, size) = terms.fold((0.0, 0.0), |(s, a), p| (s + p, a + p.abs()));
+                            let got = f64::from(y[t * rows + r]);
+                            if got.is_nan() || (got - sum).abs() > 1e-6 * size {
+                                failed.push(format!(
+                                    "{} {bits} bits {cols} {group_size} token {t} of {tokens} row {r}: {got} {sum}",
+                                    isa.name()
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} wrong: {:#?}", failed.len(), &failed[..failed.len().min(10)]);
+    assert!(gather(&[0.0; 4], 3, &[0], &mut [0.0]).is_err());
+    assert!(gather(&[0.0; 4], 2, &[0, 1, u32::MAX], &mut [0.0; 5]).is_err());
 }
 
 fn all_types() -> Vec<GgmlType> {

@@ -46,7 +46,7 @@ pub enum Error {
         /// The module, followed by `: `, or nothing.
         what: String,
         /// What is wrong.
-        source: gptq::checkpoint::CheckpointError,
+        source: Box<gptq::checkpoint::CheckpointError>,
     },
     /// A tokenizer cannot be loaded, or cannot do what it is asked.
     #[error("{}: {source}", path.display())]

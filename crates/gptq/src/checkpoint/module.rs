@@ -128,6 +128,18 @@ impl<'a> StoredModule<'a> {
         Ok(ZeroPoint::detect(words.chunks_exact(row), sizes.out_features, sizes.bits).unwrap_or(declared))
     }
 
+    /// The groups of the columns, `None` if they are in order: what [`AffineMatrix::g_idx`] will be.
+    ///
+    /// # Errors
+    /// As [`StoredModule::shape`]; a `g_idx` out of range.
+    pub fn order(&self, spec: &ModuleSpec) -> Result<Option<Vec<u32>>> {
+        let sizes = self.sizes(spec)?;
+        let Some(stored) = self.g_idx else { return Ok(None) };
+        let groups = group_indices(&stored.words(), sizes.groups)?;
+        let in_order = groups.iter().enumerate().all(|(i, &group)| group as usize == i / sizes.group_size);
+        Ok((!in_order).then_some(groups))
+    }
+
     /// The matrix. `declared` is the config's convention, see [`StoredModule::zero_point`].
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 //! The layouts of the block types and their formulas are those of `gguf_format::blocks`; the arithmetic is done in the same order, so that each
 //! value has the same bits.
 
+mod affine;
 mod dense;
 mod k_quants;
 mod small_blocks;
 
+pub(crate) use affine::{Affine, HEADER as AFFINE_HEADER};
 pub(crate) use dense::{Bf16, F16, F32};
 pub(crate) use k_quants::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 pub(crate) use small_blocks::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -61,10 +63,11 @@ unsafe fn u32_at(p: *const u8) -> u32 {
     u32::from_le(unsafe { p.cast::<u32>().read_unaligned() })
 }
 
-/// Calls `$body` with `$B` bound to the block type of a ggml type; `None` for a type without a decoder.
+/// Calls `$body` with `$B` bound to the block type of an encoding; `None` for one without a decoder.
 macro_rules! for_block_type {
     ($ty:expr, $B:ident => $body:expr) => {{
         use crate::codes;
+        use crate::encoding::{AffineBlock, Encoding};
         use gguf_format::GgmlType;
         macro_rules! with {
             ($T:ty) => {{
@@ -73,21 +76,40 @@ macro_rules! for_block_type {
             }};
         }
         match $ty {
-            GgmlType::F32 => with!(codes::F32),
-            GgmlType::F16 => with!(codes::F16),
-            GgmlType::BF16 => with!(codes::Bf16),
-            GgmlType::Q4_0 => with!(codes::Q4_0),
-            GgmlType::Q4_1 => with!(codes::Q4_1),
-            GgmlType::Q5_0 => with!(codes::Q5_0),
-            GgmlType::Q5_1 => with!(codes::Q5_1),
-            GgmlType::Q8_0 => with!(codes::Q8_0),
-            GgmlType::Q2_K => with!(codes::Q2K),
-            GgmlType::Q3_K => with!(codes::Q3K),
-            GgmlType::Q4_K => with!(codes::Q4K),
-            GgmlType::Q5_K => with!(codes::Q5K),
-            GgmlType::Q6_K => with!(codes::Q6K),
-            GgmlType::IQ4_NL => with!(codes::Iq4Nl),
-            GgmlType::IQ4_XS => with!(codes::Iq4Xs),
+            Encoding::Ggml(GgmlType::F32) => with!(codes::F32),
+            Encoding::Ggml(GgmlType::F16) => with!(codes::F16),
+            Encoding::Ggml(GgmlType::BF16) => with!(codes::Bf16),
+            Encoding::Ggml(GgmlType::Q4_0) => with!(codes::Q4_0),
+            Encoding::Ggml(GgmlType::Q4_1) => with!(codes::Q4_1),
+            Encoding::Ggml(GgmlType::Q5_0) => with!(codes::Q5_0),
+            Encoding::Ggml(GgmlType::Q5_1) => with!(codes::Q5_1),
+            Encoding::Ggml(GgmlType::Q8_0) => with!(codes::Q8_0),
+            Encoding::Ggml(GgmlType::Q2_K) => with!(codes::Q2K),
+            Encoding::Ggml(GgmlType::Q3_K) => with!(codes::Q3K),
+            Encoding::Ggml(GgmlType::Q4_K) => with!(codes::Q4K),
+            Encoding::Ggml(GgmlType::Q5_K) => with!(codes::Q5K),
+            Encoding::Ggml(GgmlType::Q6_K) => with!(codes::Q6K),
+            Encoding::Ggml(GgmlType::IQ4_NL) => with!(codes::Iq4Nl),
+            Encoding::Ggml(GgmlType::IQ4_XS) => with!(codes::Iq4Xs),
+            Encoding::Affine(AffineBlock { bits, len }) => match (bits, len) {
+                (2, 16) => with!(codes::Affine<2, 16>),
+                (2, 32) => with!(codes::Affine<2, 32>),
+                (2, 64) => with!(codes::Affine<2, 64>),
+                (2, 128) => with!(codes::Affine<2, 128>),
+                (3, 16) => with!(codes::Affine<3, 16>),
+                (3, 32) => with!(codes::Affine<3, 32>),
+                (3, 64) => with!(codes::Affine<3, 64>),
+                (3, 128) => with!(codes::Affine<3, 128>),
+                (4, 16) => with!(codes::Affine<4, 16>),
+                (4, 32) => with!(codes::Affine<4, 32>),
+                (4, 64) => with!(codes::Affine<4, 64>),
+                (4, 128) => with!(codes::Affine<4, 128>),
+                (8, 16) => with!(codes::Affine<8, 16>),
+                (8, 32) => with!(codes::Affine<8, 32>),
+                (8, 64) => with!(codes::Affine<8, 64>),
+                (8, 128) => with!(codes::Affine<8, 128>),
+                _ => None,
+            },
             _ => None,
         }
     }};

@@ -10,6 +10,10 @@ use std::path::PathBuf;
 
 pub(super) fn source(dir: &HfDir) -> Result<ModelSource> {
     let config = ModelConfig::from_hf(dir)?;
+    if dir.gptq()?.is_some() {
+        let path = dir.path().display();
+        return Err(Error::Unsupported(format!("{path}: weights quantized by `gptq`; a dense directory is needed")));
+    }
     let mut files: Vec<PathBuf> = Vec::new();
     let mut tensors = Vec::new();
     for entry in dir.entries() {

@@ -223,5 +223,5 @@ fn bias_tensor(name: String, shape: &[usize], values: &[f32], original: Option<O
 }
 
 fn error(path: &Path, what: &str, source: gptq::checkpoint::CheckpointError) -> Error {
-    Error::Gptq { path: path.to_path_buf(), what: what.to_owned(), source }
+    Error::Gptq { path: path.to_path_buf(), what: what.to_owned(), source: Box::new(source) }
 }

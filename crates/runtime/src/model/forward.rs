@@ -125,10 +125,9 @@ impl Model {
     /// Embeddings, `[tokens, hidden]`, f32.
     fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
         let hidden = self.config.hidden_size;
-        let matrix = self.embedding.matrix();
         let mut values = vec![0.0; tokens.len() * hidden];
         for (row, &id) in values.chunks_exact_mut(hidden).zip(tokens) {
-            matrix.row(id as usize, row)?;
+            self.embedding.row(id as usize, row)?;
         }
         Ok(Tensor::from_vec(values, (tokens.len(), hidden), &self.backend.device)?)
     }

@@ -5,8 +5,9 @@ use crate::Result;
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Shape, Storage, Tensor};
 use gguf_format::{GgmlType, blocks};
-use quant_kernels::{ActivationGrid, Activations, Matrix, matmul};
+use quant_kernels::{ActivationGrid, Activations, Encoding, Matrix, gather, matmul};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Candle's error for one of ours.
@@ -58,8 +59,8 @@ pub(super) struct Linear {
 
 #[derive(Debug)]
 enum Weights {
-    /// In the map, for the own kernels.
-    Mapped(Vec<Weight>),
+    /// For the own kernels. Each range reads the activations in one order.
+    Own(Vec<Weight>, Vec<Range<usize>>),
     /// On the device.
     Candle(Vec<QMatMul>),
 }
@@ -83,7 +84,14 @@ impl Linear {
             None
         };
         let weights = if backend.own_kernels {
-            Weights::Mapped(weights)
+            let mut runs: Vec<Range<usize>> = Vec::new();
+            for (i, weight) in weights.iter().enumerate() {
+                match runs.last_mut() {
+                    Some(run) if weights[run.start].gather() == weight.gather() => run.end = i + 1,
+                    _ => runs.push(i..i + 1),
+                }
+            }
+            Weights::Own(weights, runs)
         } else {
             Weights::Candle(weights.iter().map(|w| candle_matmul(w, &backend.device)).collect::<Result<_>>()?)
         };
@@ -93,10 +101,10 @@ impl Linear {
     /// `x`: `[tokens, in_features]` f32, to `[tokens, out_features]`.
     pub(super) fn forward(&self, backend: &Backend, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
-            Weights::Mapped(weights) => {
+            Weights::Own(weights, runs) => {
                 let bias = self.bias.as_ref().map(|b| b.values.as_slice());
-                let activations = backend.activations;
-                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, bias, out_features: self.out_features, activations })?)
+                let (out_features, activations) = (self.out_features, backend.activations);
+                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, runs, bias, out_features, activations })?)
             }
             Weights::Candle(weights) => {
                 let parts = weights.iter().map(|w| w.forward(x)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -110,30 +118,52 @@ impl Linear {
     }
 }
 
-/// The product with weights in the map, as an operation of candle's.
+/// The product with the own kernels, as an operation of candle's.
 struct PackedProduct<'a> {
     weights: &'a [Weight],
+    runs: &'a [Range<usize>],
     bias: Option<&'a [f32]>,
     out_features: usize,
     activations: Activations,
 }
 
 impl PackedProduct<'_> {
-    /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` where `g_i` is the rounding that belongs to the type of `w_i`.
-    fn with_rounded(&self, x: &[f32], tokens: usize, matrices: &[Matrix<'_>], y: &mut [f32]) -> Result<()> {
-        let mut first = 0;
-        let mut rounded = Vec::new();
-        let mut part = Vec::new();
-        for matrix in matrices {
-            rounded.clear();
-            rounded.extend_from_slice(x);
-            ActivationGrid::of(matrix.ty).unwrap_or(ActivationGrid::F32).round(&mut rounded, matrix.cols)?;
-            part.resize(tokens * matrix.rows, 0.0);
-            matmul(&rounded, tokens, &[*matrix], &mut part)?;
-            for (y, part) in y.chunks_exact_mut(self.out_features).zip(part.chunks_exact(matrix.rows.max(1))) {
-                y[first..first + matrix.rows].copy_from_slice(part);
+    /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` where `g_i` gathers the columns as `w_i` has them and rounds them to the grid that belongs to its type.
+    fn product(&self, x: &[f32], tokens: usize, cols: usize, y: &mut [f32]) -> quant_kernels::Result<()> {
+        let one_by_one: Vec<Range<usize>>;
+        let runs = match self.activations {
+            Activations::F32 => self.runs,
+            Activations::Ggml => {
+                one_by_one = (0..self.weights.len()).map(|i| i..i + 1).collect();
+                &one_by_one
             }
-            first += matrix.rows;
+        };
+        let mut first = 0;
+        let (mut prepared, mut part) = (Vec::new(), Vec::new());
+        for run in runs {
+            let weights = &self.weights[run.clone()];
+            let matrices: Vec<Matrix<'_>> = weights.iter().map(Weight::matrix).collect();
+            let Some(head) = matrices.first() else { continue };
+            prepared.clear();
+            if let Some(map) = weights.first().and_then(Weight::gather) {
+                prepared.resize(tokens * map.len(), 0.0);
+                gather(x, cols, map, &mut prepared)?;
+            }
+            if let (Activations::Ggml, Encoding::Ggml(ty)) = (self.activations, head.ty) {
+                prepared.extend_from_slice(x);
+                ActivationGrid::of(ty).unwrap_or(ActivationGrid::F32).round(&mut prepared, cols)?;
+            }
+            let x = if prepared.is_empty() { x } else { &prepared };
+            if let [_] = runs {
+                return matmul(x, tokens, &matrices, y);
+            }
+            let rows: usize = matrices.iter().map(|m| m.rows).sum();
+            part.resize(tokens * rows, 0.0);
+            matmul(x, tokens, &matrices, &mut part)?;
+            for (y, part) in y.chunks_exact_mut(self.out_features).zip(part.chunks_exact(rows.max(1))) {
+                y[first..first + rows].copy_from_slice(part);
+            }
+            first += rows;
         }
         Ok(())
     }
@@ -145,14 +175,10 @@ impl CustomOp1 for PackedProduct<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (tokens, _) = layout.shape().dims2()?;
+        let (tokens, cols) = layout.shape().dims2()?;
         let x = cpu_values(storage, layout)?;
-        let matrices: Vec<Matrix<'_>> = self.weights.iter().map(Weight::matrix).collect();
         let mut y = vec![0.0; tokens * self.out_features];
-        match self.activations {
-            Activations::F32 => matmul(x, tokens, &matrices, &mut y).map_err(candle_error)?,
-            Activations::Ggml => self.with_rounded(x, tokens, &matrices, &mut y).map_err(candle_error)?,
-        }
+        self.product(x, tokens, cols, &mut y).map_err(candle_error)?;
         if let Some(bias) = self.bias {
             for row in y.chunks_exact_mut(self.out_features) {
                 row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
@@ -165,7 +191,15 @@ impl CustomOp1 for PackedProduct<'_> {
 /// Weights for candle's own product: packed where candle has the type, else as f32.
 fn candle_matmul(weight: &Weight, device: &Device) -> Result<QMatMul> {
     let shape = (weight.rows, weight.cols);
-    let dtype = match weight.ty {
+    let Encoding::Ggml(ty) = weight.matrix().ty else {
+        // No kernel of candle's for these: as f32.
+        let mut values = vec![0.0; weight.rows * weight.cols];
+        for (row, values) in values.chunks_exact_mut(weight.cols).enumerate() {
+            weight.row(row, values)?;
+        }
+        return Ok(QMatMul::Tensor(Tensor::from_vec(values, shape, device)?));
+    };
+    let dtype = match ty {
         GgmlType::Q4_0 => Some(GgmlDType::Q4_0),
         GgmlType::Q4_1 => Some(GgmlDType::Q4_1),
         GgmlType::Q5_0 => Some(GgmlDType::Q5_0),
@@ -181,7 +215,7 @@ fn candle_matmul(weight: &Weight, device: &Device) -> Result<QMatMul> {
     // On the CPU candle rounds activations to 8 bits for packed types; this branch is for other devices and for exact comparisons.
     if let Some(dtype) = dtype.filter(|_| !device.is_cpu()) {
         // Copied to where f32 may lie: candle requires the alignment of its block structs, which a map does not promise.
-        let data = weight.data();
+        let data = weight.matrix().data;
         let mut aligned = vec![0.0f32; data.len().div_ceil(4)];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut aligned);
         bytes[..data.len()].copy_from_slice(data);
@@ -189,7 +223,7 @@ fn candle_matmul(weight: &Weight, device: &Device) -> Result<QMatMul> {
         return Ok(QMatMul::from_arc(Arc::new(QTensor::new(storage, shape)?))?);
     }
     let mut values = vec![0.0; weight.rows * weight.cols];
-    blocks::dequantize(weight.ty, weight.data(), &mut values).map_err(candle_error)?;
+    blocks::dequantize(ty, weight.matrix().data, &mut values).map_err(candle_error)?;
     Ok(QMatMul::Tensor(Tensor::from_vec(values, shape, device)?))
 }
 

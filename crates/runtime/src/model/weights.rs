@@ -1,55 +1,96 @@
-//! Weights where they lie: a place in the checkpoint's map, checked once.
+//! Weights where they lie: a place in the checkpoint's map, checked once, or in memory if the file's form is not one for products.
 
 use super::config::Architecture;
-use crate::checkpoint::hf_name;
+use crate::checkpoint::{GPTQ_SUFFIXES, GgufFile, GptqModules, HfDir, hf_name};
 use crate::{Checkpoint, Error, ModelConfig, Result};
 use gguf_format::{GgmlType, TensorInfo, blocks};
-use quant_kernels::Matrix;
+use quant_kernels::{AffineWeights, Matrix};
 use std::collections::HashSet;
+use std::sync::Arc;
 
-/// A weight matrix in the map of its checkpoint, which it keeps open.
+/// A weight matrix.
 #[derive(Clone, Debug)]
 pub(super) struct Weight {
-    checkpoint: Checkpoint,
     place: Place,
-    pub(super) ty: GgmlType,
     pub(super) rows: usize,
     pub(super) cols: usize,
 }
 
 #[derive(Clone, Debug)]
 enum Place {
-    Gguf(TensorInfo),
-    Hf((usize, usize)),
+    /// In the map of a file, which it keeps open.
+    Gguf(Arc<GgufFile>, TensorInfo),
+    Hf(Arc<HfDir>, (usize, usize), GgmlType),
+    /// In memory, packed.
+    Affine(Arc<AffineWeights>),
 }
 
 impl Weight {
-    /// The bytes, in the map.
-    pub(super) fn data(&self) -> &[u8] {
-        match (&self.checkpoint, &self.place) {
-            (Checkpoint::Gguf(file), Place::Gguf(info)) => file.gguf.data(info),
-            (Checkpoint::HfDir(dir), Place::Hf(place)) => dir.data_at(*place),
-            _ => &[],
+    /// For the kernels. The columns of affine weights are those that `gather` lists.
+    pub(super) fn matrix(&self) -> Matrix<'_> {
+        let (ty, data) = match &self.place {
+            Place::Gguf(file, info) => (info.ggml_type(), file.gguf.data(info)),
+            Place::Hf(dir, place, ty) => (*ty, dir.data_at(*place)),
+            Place::Affine(weights) => return weights.matrix(),
+        };
+        Matrix { ty: ty.into(), rows: self.rows, cols: self.cols, data }
+    }
+
+    /// The input feature of each column of `matrix`, where they are not in order.
+    pub(super) fn gather(&self) -> Option<&[u32]> {
+        match &self.place {
+            Place::Affine(weights) => weights.gather(),
+            _ => None,
         }
     }
 
-    /// For the kernels.
-    pub(super) fn matrix(&self) -> Matrix<'_> {
-        Matrix { ty: self.ty, rows: self.rows, cols: self.cols, data: self.data() }
+    /// One row as f32.
+    pub(super) fn row(&self, row: usize, dst: &mut [f32]) -> Result<()> {
+        match &self.place {
+            Place::Affine(weights) => weights.row(row, dst)?,
+            _ => self.matrix().row(row, dst)?,
+        }
+        Ok(())
     }
 }
 
 /// Reads the tensors of a checkpoint with the shapes that the configuration gives them.
 pub(super) struct Loader<'a> {
-    pub(super) checkpoint: &'a Checkpoint,
-    pub(super) config: &'a ModelConfig,
+    checkpoint: &'a Checkpoint,
+    config: &'a ModelConfig,
+    /// The quantized modules of a GPTQ directory.
+    gptq: Option<GptqModules<'a>>,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    pub(super) fn new(checkpoint: &'a Checkpoint, config: &'a ModelConfig) -> Result<Self> {
+        let gptq = match checkpoint {
+            Checkpoint::Gguf(_) => None,
+            Checkpoint::HfDir(dir) => dir.gptq()?,
+        };
+        Ok(Self { checkpoint, config, gptq })
+    }
+
+    /// The module of a weight, where it is a quantized one.
+    fn gptq_module(&self, gguf_name: &str) -> Option<(&GptqModules<'a>, String)> {
+        let gptq = self.gptq.as_ref()?;
+        let module = hf_name(gguf_name)?.strip_suffix(".weight")?.to_owned();
+        let Checkpoint::HfDir(dir) = self.checkpoint else { return None };
+        dir.entry(&format!("{module}{}", GPTQ_SUFFIXES[0]))?;
+        Some((gptq, module))
+    }
+
     /// Checks that the checkpoint holds every tensor of the model in its shape, and none that the model would have to use but does not know.
     pub(super) fn check_tensors(&self) -> Result<()> {
         let mut known = HashSet::new();
         for (name, shape, optional) in self.config.expected_tensors() {
+            if let Some((gptq, module)) = self.gptq_module(&name) {
+                if let Some(found) = gptq.shape(&module)? {
+                    self.check_shape(&name, &shape, &found)?;
+                }
+                known.extend(GPTQ_SUFFIXES.map(|suffix| format!("{module}{suffix}")));
+                continue;
+            }
             match self.checkpoint.tensor(&name)? {
                 Some(view) => self.check_shape(&name, &shape, &view.shape)?,
                 None if optional => {}
@@ -78,6 +119,13 @@ impl Loader<'_> {
 
     /// A weight matrix.
     pub(super) fn matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        if let Some((gptq, module)) = self.gptq_module(gguf_name)
+            && let Some(matrix) = gptq.matrix(&module)?
+        {
+            self.check_shape(gguf_name, &[rows, cols], &[matrix.out_features(), matrix.in_features()])?;
+            let place = Place::Affine(Arc::new(AffineWeights::pack(&matrix)?));
+            return Ok(Weight { place, rows, cols });
+        }
         let view = self.checkpoint.tensor(gguf_name)?.ok_or_else(|| self.missing(gguf_name))?;
         self.check_shape(gguf_name, &[rows, cols], &view.shape)?;
         if !quant_kernels::is_supported(view.ty) {
@@ -87,11 +135,13 @@ impl Loader<'_> {
         }
         self.check_bytes(gguf_name, view.ty, rows * cols, view.data.len())?;
         let place = match self.checkpoint {
-            Checkpoint::Gguf(file) => file.gguf.tensor(gguf_name).map(|info| Place::Gguf(info.clone())),
-            Checkpoint::HfDir(dir) => hf_name(gguf_name).and_then(|name| dir.locate(&name)).map(Place::Hf),
+            Checkpoint::Gguf(file) => file.gguf.tensor(gguf_name).map(|info| Place::Gguf(file.clone(), info.clone())),
+            Checkpoint::HfDir(dir) => {
+                hf_name(gguf_name).and_then(|name| dir.locate(&name)).map(|at| Place::Hf(dir.clone(), at, view.ty))
+            }
         };
         let place = place.ok_or_else(|| self.missing(gguf_name))?;
-        Ok(Weight { checkpoint: self.checkpoint.clone(), place, ty: view.ty, rows, cols })
+        Ok(Weight { place, rows, cols })
     }
 
     /// A vector as f32.

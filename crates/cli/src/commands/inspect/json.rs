@@ -18,6 +18,9 @@ impl Serialize for ReportJson<'_> {
             map.serialize_entry("alignment", alignment)?;
             map.serialize_entry("refused_by_ggml", departures)?;
         }
+        if let Some(gptq) = &report.gptq {
+            map.serialize_entry("gptq", gptq)?;
+        }
         map.serialize_entry("metadata", &report.metadata)?;
         map.serialize_entry("tensors", &report.tensors)?;
         map.serialize_entry("total", &report.summary.total)?;

@@ -1,5 +1,6 @@
 //! `quant inspect`: metadata and tensors of a GGUF file, a safetensors file or a directory of them.
 
+mod gptq;
 mod human;
 mod json;
 mod summary;
@@ -10,6 +11,7 @@ pub(super) use json::ValueJson;
 use crate::error::CliResult;
 use crate::output::to_stdout;
 use gguf_format::{Gguf, Metadata};
+use gptq::Gptq;
 use quant_runtime::Error;
 use quant_runtime::checkpoint::{HfDir, HfEntry, SafetensorsFile};
 use std::io::Read;
@@ -30,7 +32,7 @@ pub(crate) struct Args {
 /// What is shown.
 struct Report<'a> {
     path: &'a Path,
-    /// `gguf` or `safetensors`.
+    /// `gguf`, `safetensors` or `gptq`.
     format: &'static str,
     /// GGUF: `model`, `vocabulary`, `imatrix` or another `general.type`. Otherwise `model`, or the method of a quantized directory.
     kind: String,
@@ -40,6 +42,7 @@ struct Report<'a> {
     summary: Summary,
     /// Version, alignment and what ggml's reader would refuse.
     gguf: Option<(u32, u64, Vec<String>)>,
+    gptq: Option<Gptq>,
 }
 
 /// Metadata of either format.
@@ -70,7 +73,12 @@ impl Args {
 
     fn directory(&self, path: &Path) -> CliResult {
         let dir = HfDir::open(path)?;
-        self.print(&safetensors(path, dir.entries(), dir.config_json().as_object()))
+        let mut report = safetensors(path, dir.entries(), dir.config_json().as_object());
+        report.gptq = Gptq::of(&dir);
+        if report.gptq.is_some() {
+            report.format = "gptq";
+        }
+        self.print(&report)
     }
 
     fn gguf(&self, path: &Path) -> CliResult {
@@ -94,6 +102,7 @@ impl Args {
             summary: Summary::of(&tensors, true),
             tensors,
             gguf: Some((gguf.version(), gguf.alignment(), departures)),
+            gptq: None,
         })
     }
 
@@ -129,6 +138,7 @@ fn safetensors<'a>(
         summary: Summary::of(&tensors, quantization.is_none()),
         tensors,
         gguf: None,
+        gptq: None,
     }
 }
 

@@ -1,0 +1,84 @@
+//! How weights are encoded: a ggml type, or affine blocks.
+
+use crate::codes::{AFFINE_HEADER, Block, for_block_type};
+use gguf_format::{GgmlType, blocks};
+
+/// How the weights of a matrix are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As GGUF files have them.
+    Ggml(GgmlType),
+    /// Blocks made by [`crate::AffineWeights::pack`].
+    Affine(AffineBlock),
+}
+
+/// Blocks of affine codes: bits of a code, and how many share a scale and a zero point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AffineBlock {
+    pub(crate) bits: u8,
+    pub(crate) len: u8,
+}
+
+impl AffineBlock {
+    /// The lengths that there are, longest first.
+    pub(crate) const LENGTHS: [u8; 4] = [128, 64, 32, 16];
+
+    /// Bits of a code: 2, 3, 4 or 8.
+    pub fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// Codes of a block: 16, 32, 64 or 128.
+    pub fn len(self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Never.
+    pub fn is_empty(self) -> bool {
+        false
+    }
+
+    /// Bytes of a block.
+    pub fn bytes(self) -> usize {
+        AFFINE_HEADER + self.len() * usize::from(self.bits) / 8
+    }
+}
+
+impl From<GgmlType> for Encoding {
+    fn from(ty: GgmlType) -> Self {
+        Self::Ggml(ty)
+    }
+}
+
+impl std::fmt::Display for Encoding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ggml(ty) => ty.fmt(f),
+            Self::Affine(block) => write!(f, "{} bits in blocks of {}", block.bits, block.len),
+        }
+    }
+}
+
+impl Encoding {
+    /// Bytes of `n` values; `None` if they are not whole blocks.
+    pub fn bytes_for(self, n: usize) -> Option<usize> {
+        match self {
+            Self::Ggml(ty) => ty.bytes_for(n as u64).and_then(|bytes| usize::try_from(bytes).ok()),
+            Self::Affine(block) => {
+                n.is_multiple_of(block.len()).then(|| (n / block.len()).checked_mul(block.bytes()))?
+            }
+        }
+    }
+}
+
+/// True if the products take this encoding: affine blocks, and every type that `gguf_format::blocks` can dequantize. Those without a decoder here
+/// ([`is_fast`]) are dequantized by that crate, row by row, on each use.
+pub fn is_supported(encoding: impl Into<Encoding>) -> bool {
+    let encoding = encoding.into();
+    is_fast(encoding) || matches!(encoding, Encoding::Ggml(ty) if blocks::can_dequantize(ty))
+}
+
+/// True if weights of this encoding are decoded in registers: affine blocks, F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS.
+pub fn is_fast(encoding: impl Into<Encoding>) -> bool {
+    for_block_type!(encoding.into(), B => B::LEN).is_some()
+}

@@ -1,0 +1,140 @@
+//! GPTQ directories that auto-round 0.16.1 and GPTQModel 7.7.0 wrote, run here: 2, 3, 4 and 8 bits, both formats, one in the order of activations.
+//!
+//! Golden: `shared/golden/checkpoints`: logits of each directory's dequantized weights in torch f32, and perplexity and divergence from the original
+//! (48 chunks of 256 of wikitext-2, positions 128..=254). Weights here are those to the bit, sums are in another order: logits within 1e-4, mean KL below 1e-10.
+
+use candle_core::Device;
+use gptq::checkpoint::{DynamicRule, GptqConfig};
+use quant_runtime::checkpoint::HfDir;
+use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, evaluate};
+use quant_runtime::gptq_dir::GptqDirWriter;
+use quant_runtime::hf_writer::WriteOptions;
+use quant_runtime::{Checkpoint, LogitRows, Model, Tokenizer};
+use quant_tests::{bundled, divergences, mean, shared};
+use std::path::Path;
+use std::sync::Arc;
+
+const DIRECTORIES: [&str; 7] = [
+    "gptq_b2_g32_asym",
+    "gptq_b3_g64_asym",
+    "gptq_b4_g128_sym",
+    "gptq_b8_g32_sym",
+    "gptqmodel_b3_g64_asym",
+    "gptqmodel_b4_g128_sym",
+    "gptqmodel_b4_g32_sym_act",
+];
+
+fn load(path: &Path) -> Model {
+    Model::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap()
+}
+
+fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    let all = model.forward(tokens, &mut model.new_cache(), LogitRows::All).unwrap();
+    all.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn logits_of_the_dequantized_weights() {
+    let Some(golden) = shared("golden/checkpoints/logits.safetensors") else { return };
+    let tensors = candle_core::safetensors::load(&golden, &Device::Cpu).unwrap();
+    let tokens: Vec<u32> = tensors["tokens"].to_vec1::<i32>().unwrap().iter().map(|&t| t as u32).collect();
+    for name in DIRECTORIES {
+        let theirs: Vec<f32> = tensors[&format!("logits.{name}")].flatten_all().unwrap().to_vec1().unwrap();
+        let path = golden.with_file_name(name);
+        let model = load(&path);
+        let ours = logits(&model, &tokens);
+        // Token by token: the kernels for few tokens.
+        let mut cache = model.new_cache();
+        let singles: Vec<f32> = tokens
+            .iter()
+            .flat_map(|t| {
+                let row = model.forward(&[*t], &mut cache, LogitRows::Last).unwrap();
+                row.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            })
+            .collect();
+        let candle = Model::load_for_candle(&Checkpoint::open(&path).unwrap(), &Device::Cpu).unwrap();
+        for (way, ours) in [("at once", ours), ("one by one", singles), ("candle", logits(&candle, &tokens))] {
+            let (kl, same) = mean(&divergences(&theirs, &ours, model.config().vocab_size));
+            let difference = largest_difference(&theirs, &ours);
+            println!("{name} {way}: mean KL {kl:.1e}, largest difference {difference:.1e}");
+            assert!(kl < 1e-10 && same == 1.0 && difference < 1e-4, "{name} {way}: {kl} {same} {difference}");
+        }
+    }
+}
+
+#[test]
+fn perplexity_and_divergence() {
+    let (Some(text), Some(golden)) = (shared("data/wikitext2-test.txt"), shared("golden/checkpoints/results.json"))
+    else {
+        return;
+    };
+    let results: serde_json::Value = serde_json::from_slice(&std::fs::read(&golden).unwrap()).unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&Checkpoint::open(bundled("")).unwrap()).unwrap();
+    // The golden figures come from Python, which reads the file's CRLF as LF.
+    let text = std::fs::read_to_string(text).unwrap().replace("\r\n", "\n");
+    let plan = EvalPlan::from_text(&tokenizer, &text, 256, Some(48)).unwrap();
+    let original = load(&bundled(""));
+    let mut base = MemoryLogits::collect(&plan, &mut ModelLogits::new(&original)).unwrap();
+    let mut failed = Vec::new();
+    for name in DIRECTORIES {
+        let model = load(&golden.with_file_name(name));
+        let ours = evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| {}).unwrap();
+        let (ppl, divergence) = (ours.ppl, ours.base.unwrap());
+        let figure = |key: &str| results["results"][name][key].as_f64().unwrap();
+        let (their_ppl, their_kl) = (figure("ppl"), figure("kl_mean"));
+        println!("{name}: ppl {ppl:.4} (theirs {their_ppl:.4}), kl {:.7} ({their_kl:.7})", divergence.kl.mean);
+        let kl_off = (divergence.kl.mean - their_kl).abs();
+        let top_off = (divergence.same_top1 - figure("same_top1")).abs();
+        if (ppl / their_ppl - 1.0).abs() > 2e-5 || kl_off > 1e-3 * their_kl + 1e-7 || top_off > 5e-4 {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// The matrices of a directory, written again: the same logits to the bit; and some of them with the others left in full precision.
+#[test]
+fn written_again() {
+    let Some(path) = shared("golden/checkpoints/gptqmodel_b4_g32_sym_act") else { return };
+    let quantized = HfDir::open(&path).unwrap();
+    let modules = quantized.gptq().unwrap().unwrap();
+    let source = Arc::new(HfDir::open(bundled("")).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let tokens: Vec<u32> = (0..64).map(|i| (i * i + 7) % 2048).collect();
+    let config = || GptqConfig {
+        desc_act: true,
+        ..GptqConfig::new(modules.config().bits, modules.config().group_size, modules.config().sym)
+    };
+    let write = |name: &str, config: GptqConfig| {
+        let out = dir.path().join(name);
+        let options = WriteOptions { max_shard_bytes: 1 << 20, ..WriteOptions::default() };
+        let mut writer = GptqDirWriter::create(source.clone(), &out, config.clone(), &options).unwrap();
+        let mut part = writer.part(0);
+        for module in modules.names().filter(|m| config.module(m).is_some()) {
+            part.module(module, &modules.matrix(module).unwrap().unwrap(), None).unwrap();
+        }
+        writer.commit(part, "").unwrap();
+        writer.finish().unwrap();
+        out
+    };
+    let whole = logits(&load(&write("whole", config())), &tokens);
+    assert_eq!(largest_difference(&whole, &logits(&load(&path), &tokens)), 0.0);
+
+    // k alone of its three, so that one product takes two orders of the input; a whole layer; down.
+    let skip = r".*\.k_proj|.*\.layers\.2\.|.*\.3\.mlp\.down";
+    let mixed = write("mixed", GptqConfig { dynamic: vec![DynamicRule::skip(skip).unwrap()], ..config() });
+    let original = logits(&load(&bundled("")), &tokens);
+    let candle = Model::load_for_candle(&Checkpoint::open(&mixed).unwrap(), &Device::Cpu).unwrap();
+    let (ours, candle) = (logits(&load(&mixed), &tokens), logits(&candle, &tokens));
+    let vocab = 2048;
+    let kl = |a: &[f32], b: &[f32]| mean(&divergences(a, b, vocab)).0;
+    assert!(kl(&candle, &ours) < 1e-8, "{}", kl(&candle, &ours));
+    let (of_mixed, of_whole) = (kl(&original, &ours), kl(&original, &whole));
+    assert!(of_mixed > 1e-4 && of_mixed < 2.0 * of_whole, "{of_mixed} {of_whole}");
+    assert!(kl(&whole, &ours) > 1e-4);
+}
