@@ -9,8 +9,8 @@ use gguf_format::{Gguf, GgufWriter, Metadata, TensorSpec};
 use quant_runtime::Checkpoint;
 use quant_runtime::checkpoint::hf_name;
 use quant_runtime::convert::ModelSource;
-use quant_runtime::quantize::{QuantizeOptions, QuantizePlan};
-use quant_tests::{bundled, shared};
+use quant_runtime::quantize::{Importance, QuantizeOptions, QuantizePlan};
+use quant_tests::{bundled, shared, workspace};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
@@ -78,4 +78,60 @@ fn every_level_is_llama_quantizes_file() {
     }
     assert!(failures.is_empty(), "{} of {levels} levels differ:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(levels, 18);
+}
+
+/// The levels that are for importance weights. Reference: `tests/golden/low_bit_levels.json`, whose script says how it was made.
+#[test]
+fn every_level_with_importance_is_llama_quantizes_file() {
+    let Some(keys_from) = shared("golden/llama_cpp/pocket-6m.Q8_0.gguf") else { return };
+    let facts = std::fs::read(workspace().join("tests/golden/low_bit_levels.json")).unwrap();
+    let facts: Value = serde_json::from_slice(&facts).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let input = write_f32_input(&bundled(""), &keys_from, dir.path());
+    assert_eq!(file_sha256(&input), facts["input_sha256"], "the F32 file");
+
+    let source = ModelSource::open(&Checkpoint::open(&input).unwrap()).unwrap();
+    let column = |i: usize| (((i + 1) as f64).sin().abs() + 0.01) as f32;
+    let gguf = Gguf::open(&input).unwrap();
+    let matrices = gguf.tensors().iter().filter(|t| t.name().starts_with("blk.") && t.shape().len() == 2);
+    let values = matrices.map(|t| (t.name().to_string(), (0..t.row_len() as usize).map(column).collect()));
+    let importance = Importance {
+        values: values.collect(),
+        file: Some("sines.gguf".into()),
+        dataset: Some("sines.txt".into()),
+        chunks: 7,
+    };
+    let (mut levels, mut failures) = (0, Vec::new());
+    for (name, result) in facts["levels"].as_object().unwrap() {
+        let out = dir.path().join(name);
+        let mut options = QuantizeOptions::new(MixOptions::new(FileType::from_name(name).unwrap()));
+        options.importance = Some(importance.clone());
+        let plan = QuantizePlan::new(&source, options).unwrap();
+        let report = plan.run(&out, &|_| ControlFlow::Continue(())).unwrap();
+        levels += 1;
+        if result["bytes"] != report.bytes || result["sha256"] != file_sha256(&out) {
+            failures.push(format!("{name}: {} bytes, theirs {}", report.bytes, result["bytes"]));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {levels} levels differ:\n{}", failures.len(), failures.join("\n"));
+    assert_eq!(levels, 18);
+}
+
+/// Without importance weights, each level either needs none or is refused before anything is written.
+#[test]
+fn levels_that_need_importance_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = ModelSource::open(&Checkpoint::open(&bundled("")).unwrap()).unwrap();
+    let mut refused = Vec::new();
+    for &file_type in FileType::KNOWN {
+        let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(file_type))).unwrap();
+        if let Err(error) = plan.ready() {
+            assert!(error.to_string().contains("needs an importance matrix"), "{error}");
+            let out = dir.path().join("out.gguf");
+            assert_eq!(plan.run(&out, &|_| ControlFlow::Continue(())).unwrap_err().to_string(), error.to_string());
+            assert!(!out.exists());
+            refused.push(file_type.to_string());
+        }
+    }
+    assert_eq!(refused, ["IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S", "IQ2_S", "IQ2_M", "IQ1_M"]);
 }

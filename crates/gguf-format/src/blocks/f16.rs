@@ -3,13 +3,14 @@
 /// The value of binary16 bits. Exact; infinities and NaN keep their kind and payload.
 #[inline(always)]
 pub(super) fn f16_to_f32(bits: u16) -> f32 {
-    // Read the 15 bits without sign as an f32: exponent and mantissa land in their fields but the exponent is 112 too small.
-    // The product with 2^112 repairs that, for subnormals too.
-    let magnitude = u32::from(bits & 0x7fff) << 13;
-    let finite = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
-    // An exponent field of all ones stays one.
-    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 | magnitude } else { finite.to_bits() };
-    f32::from_bits(special | u32::from(bits & 0x8000) << 16)
+    let magnitude = u32::from(bits & 0x7fff);
+    // Exponent and mantissa move to their fields; the exponent is then 112 too small, where it was all ones 224.
+    let lift = if magnitude >= 0x7c00 { 224 << 23 } else { 112 << 23 };
+    let normal = (magnitude << 13) + lift;
+    // Subnormal: units of 2^-24, as the last mantissa bit of 0.5 is. Never a subnormal f32, which processors are slow with.
+    let subnormal = (f32::from_bits(0x3f00_0000 | magnitude) - 0.5).to_bits();
+    let value = if magnitude < 0x400 { subnormal } else { normal };
+    f32::from_bits(value | u32::from(bits & 0x8000) << 16)
 }
 
 /// The binary16 nearest to `value`, ties to even; overflow gives an infinity.

@@ -16,6 +16,7 @@ use super::lanes::{build, sum_of_squares};
 use super::lattice::Lattice;
 use super::packing::{field, field_mut};
 use super::point_search::weights;
+use super::simd::one_at_a_time;
 use super::ternary_search::{Cuts, DOWN, UP, add_sums, ascending, choose_points, largest, levels};
 
 pub(super) const LEN: usize = 256;
@@ -29,6 +30,7 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let words: [u16; 4] = core::array::from_fn(|i| (scales >> (16 * i)) as u16);
     let d = f16_to_f32(words[0] >> 12 | words[1] >> 12 << 4 | words[2] >> 12 << 8 | words[3] >> 12 << 12);
     for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        one_at_a_time();
         let high = qh[i / 2] >> (4 * (i % 2));
         let index = usize::from(qs[i]) | usize::from(high & 7) << 8;
         let dl = d * f32::from(2 * (words[i / 8] >> (3 * (i / 2 % 4)) & 7) + 1);

@@ -12,6 +12,7 @@ use super::lattice::Lattice;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::weights;
 use super::rounding::nearest_int;
+use super::simd::one_at_a_time;
 use super::ternary_search::{Cuts, DOWN, UP, ascending, choose_points, largest, levels};
 
 pub(super) const LEN: usize = 256;
@@ -26,6 +27,7 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let qs: &[u8; 32] = field::<2, 32, BYTES>(block);
     let qh: &[u8; 16] = field::<34, 16, BYTES>(block);
     for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        one_at_a_time();
         let word = u16::from_le_bytes(qh.as_chunks().0[i / 4]);
         let index = usize::from(qs[i]) | usize::from(word >> (3 * (i % 4)) & 7) << 8;
         let dl = d * f32::from(2 * (word >> 12 & 7) + 1);

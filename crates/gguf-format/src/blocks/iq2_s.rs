@@ -16,6 +16,7 @@ use super::lattice::Lattice;
 use super::magnitudes::split;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{divide_by_largest, weights};
+use super::simd::one_at_a_time;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 64 + 8 + 8;
@@ -28,6 +29,7 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let qh: &[u8; 8] = field::<66, 8, BYTES>(block);
     let scales: &[u8; 8] = field::<74, 8, BYTES>(block);
     for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        one_at_a_time();
         let index = usize::from(qs[i]) | usize::from(qh[i / 4] >> (2 * (i % 4)) & 3) << 8;
         signed(point_scale(d, scales, i), &IQ2_S[index], signs[i], out);
     }

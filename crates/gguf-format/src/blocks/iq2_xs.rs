@@ -14,6 +14,7 @@ use super::lattice::Lattice;
 use super::magnitudes::{Magnitudes, split_even};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
+use super::simd::one_at_a_time;
 use super::symmetric_search::ZERO;
 
 pub(super) const LEN: usize = 256;
@@ -25,6 +26,7 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let qs: &[u8; 64] = field::<2, 64, BYTES>(block);
     let scales: &[u8; 8] = field::<66, 8, BYTES>(block);
     for (i, (out, q)) in out.as_chunks_mut::<8>().0.iter_mut().zip(qs.as_chunks::<2>().0).enumerate() {
+        one_at_a_time();
         let q = u16::from_le_bytes(*q);
         signed(point_scale(d, scales, i), &IQ2_XS[usize::from(q & 511)], even_signs(u32::from(q >> 9)), out);
     }

@@ -15,6 +15,7 @@ use super::magnitudes::split_even;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
 use super::scale_search::scale_search;
+use super::simd::one_at_a_time;
 use super::symmetric_search::ZERO;
 
 pub(super) const LEN: usize = 256;
@@ -29,6 +30,7 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
         let bits = u32::from_le_bytes(bits);
         let dl = d * (0.5 + (bits >> 28) as f32) * 0.25;
         for (l, (out, index)) in out.as_chunks_mut::<8>().0.iter_mut().zip([a, b, c, e]).enumerate() {
+            one_at_a_time();
             signed(dl, &IQ2_XXS[usize::from(index)], even_signs(bits >> (7 * l)), out);
         }
     }

@@ -8,13 +8,14 @@
 //!      106..110  scales, 4 bits for 8 points, the low nibble first
 //! ```
 
-use super::grids::signed;
+use super::grids::{both, signed};
 use super::iq3_grids::IQ3_S;
 use super::lanes::{each, sum_of_squares};
 use super::lattice::Lattice;
 use super::magnitudes::split;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
+use super::simd::one_at_a_time;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 64 + 8 + 32 + 4;
@@ -26,10 +27,15 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let qh: &[u8; 8] = field::<66, 8, BYTES>(block);
     let signs: &[u8; 32] = field::<74, 32, BYTES>(block);
     let scales: &[u8; 4] = field::<106, 4, BYTES>(block);
-    for (i, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let index = usize::from(qs[i]) | usize::from(qh[i / 8] >> (i % 8) & 1) << 8;
-        let dl = d * f32::from(1 + 2 * (scales[i / 16] >> (4 * (i / 8 % 2)) & 15));
-        signed(dl, &IQ3_S[index], signs[i / 2] >> (4 * (i % 2)), out);
+    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let dl = d * f32::from(1 + 2 * (scales[i / 2] >> (4 * (i % 2)) & 15));
+        let (qs, signs) = (&qs.as_chunks::<8>().0[i], &signs.as_chunks::<4>().0[i]);
+        // The high bit of index k is moved to bit 8.
+        let index = |k: usize| usize::from(qs[k]) | usize::from(qh[i]) << (8 - k) & 256;
+        for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            one_at_a_time();
+            signed(dl, &both(IQ3_S[index(2 * k)], IQ3_S[index(2 * k + 1)]), signs[k], out);
+        }
     }
 }
 

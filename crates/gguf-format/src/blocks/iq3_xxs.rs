@@ -7,13 +7,14 @@
 //!              eighth sign makes the number of negative values even
 //! ```
 
-use super::grids::{even_signs, signed};
+use super::grids::{both, even_signs, signed};
 use super::iq3_grids::IQ3_XXS;
 use super::lanes::{each, sum_of_squares};
 use super::lattice::Lattice;
 use super::magnitudes::split_even;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::point_search::{Again, Found, Search, divide_by_largest, largest, point_search, weights};
+use super::simd::one_at_a_time;
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 96;
@@ -23,11 +24,15 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let d = scale::<0, BYTES>(block);
     let qs: &[u8; 64] = field::<2, 64, BYTES>(block);
     let words: &[u8; 32] = field::<66, 32, BYTES>(block);
-    for (i, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let word = u32::from_le_bytes(words.as_chunks().0[i / 8]);
-        let dl = d * (0.5 + (word >> 28) as f32) * 0.5;
-        let signs = even_signs(word >> (7 * (i / 2 % 4))) >> (4 * (i % 2));
-        signed(dl, &IQ3_XXS[usize::from(qs[i])], signs, out);
+    for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let word = u32::from_le_bytes(words.as_chunks().0[i]);
+        let dl = d * (0.5 + (word >> 28) as i32 as f32) * 0.5;
+        let qs = &qs.as_chunks::<8>().0[i];
+        for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            one_at_a_time();
+            let (a, b) = (usize::from(qs[2 * k]), usize::from(qs[2 * k + 1]));
+            signed(dl, &both(IQ3_XXS[a], IQ3_XXS[b]), even_signs(word >> (7 * k)), out);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! One file holds one type; the searches for scales that several types share are in the `*_search` files.
 
 mod affine_search;
+mod codes;
 mod descent_search;
 mod f16;
 mod grid_search;
@@ -57,7 +58,7 @@ mod tq2_0;
 use crate::{Error, GgmlType, Result};
 use alloc::format;
 use alloc::string::{String, ToString};
-use rows::each_block;
+use rows::{each_block, each_read};
 use simd::versions;
 
 pub use quantize::{can_quantize, needs_importance, quantize};
@@ -104,31 +105,31 @@ fn dequantizer(ty: GgmlType) -> Option<Dequantizer> {
         GgmlType::F32 => versions!(|src => dst| each_block!(src, dst, plain::f32_from_bytes)),
         GgmlType::F16 => versions!(|src => dst| each_block!(src, dst, plain::f16_from_bytes)),
         GgmlType::BF16 => versions!(|src => dst| each_block!(src, dst, plain::bf16_from_bytes)),
-        GgmlType::Q4_0 => versions!(|src => dst| each_block!(src, dst, q4_0::dequantize)),
-        GgmlType::Q4_1 => versions!(|src => dst| each_block!(src, dst, q4_1::dequantize)),
-        GgmlType::Q5_0 => versions!(|src => dst| each_block!(src, dst, q5_0::dequantize)),
-        GgmlType::Q5_1 => versions!(|src => dst| each_block!(src, dst, q5_1::dequantize)),
-        GgmlType::Q8_0 => versions!(|src => dst| each_block!(src, dst, q8_0::dequantize)),
-        GgmlType::Q2_K => versions!(|src => dst| each_block!(src, dst, q2_k::dequantize)),
-        GgmlType::Q3_K => versions!(|src => dst| each_block!(src, dst, q3_k::dequantize)),
-        GgmlType::Q4_K => versions!(|src => dst| each_block!(src, dst, q4_k::dequantize)),
-        GgmlType::Q5_K => versions!(|src => dst| each_block!(src, dst, q5_k::dequantize)),
-        GgmlType::Q6_K => versions!(|src => dst| each_block!(src, dst, q6_k::dequantize)),
-        GgmlType::IQ4_NL => versions!(|src => dst| each_block!(src, dst, iq4_nl::dequantize)),
-        GgmlType::IQ4_XS => versions!(|src => dst| each_block!(src, dst, iq4_xs::dequantize)),
-        GgmlType::IQ1_M => versions!(|src => dst| each_block!(src, dst, iq1_m::dequantize)),
-        GgmlType::IQ1_S => versions!(|src => dst| each_block!(src, dst, iq1_s::dequantize)),
-        GgmlType::IQ2_S => versions!(|src => dst| each_block!(src, dst, iq2_s::dequantize)),
-        GgmlType::IQ2_XS => versions!(|src => dst| each_block!(src, dst, iq2_xs::dequantize)),
-        GgmlType::IQ2_XXS => versions!(|src => dst| each_block!(src, dst, iq2_xxs::dequantize)),
-        GgmlType::IQ3_S => versions!(|src => dst| each_block!(src, dst, iq3_s::dequantize)),
-        GgmlType::IQ3_XXS => versions!(|src => dst| each_block!(src, dst, iq3_xxs::dequantize)),
-        GgmlType::MXFP4 => versions!(|src => dst| each_block!(src, dst, mxfp4::dequantize)),
-        GgmlType::NVFP4 => versions!(|src => dst| each_block!(src, dst, nvfp4::dequantize)),
-        GgmlType::Q1_0 => versions!(|src => dst| each_block!(src, dst, q1_0::dequantize)),
-        GgmlType::Q2_0 => versions!(|src => dst| each_block!(src, dst, q2_0::dequantize)),
-        GgmlType::TQ1_0 => versions!(|src => dst| each_block!(src, dst, tq1_0::dequantize)),
-        GgmlType::TQ2_0 => versions!(|src => dst| each_block!(src, dst, tq2_0::dequantize)),
+        GgmlType::Q4_0 => versions!(|src => dst| each_read!(src, dst, q4_0::dequantize)),
+        GgmlType::Q4_1 => versions!(|src => dst| each_read!(src, dst, q4_1::dequantize)),
+        GgmlType::Q5_0 => versions!(|src => dst| each_read!(src, dst, q5_0::dequantize)),
+        GgmlType::Q5_1 => versions!(|src => dst| each_read!(src, dst, q5_1::dequantize)),
+        GgmlType::Q8_0 => versions!(|src => dst| each_read!(src, dst, q8_0::dequantize)),
+        GgmlType::Q2_K => versions!(|src => dst| each_read!(src, dst, q2_k::dequantize)),
+        GgmlType::Q3_K => versions!(|src => dst| each_read!(src, dst, q3_k::dequantize)),
+        GgmlType::Q4_K => versions!(|src => dst| each_read!(src, dst, q4_k::dequantize)),
+        GgmlType::Q5_K => versions!(|src => dst| each_read!(src, dst, q5_k::dequantize)),
+        GgmlType::Q6_K => versions!(|src => dst| each_read!(src, dst, q6_k::dequantize)),
+        GgmlType::IQ4_NL => versions!(|src => dst| each_read!(src, dst, iq4_nl::dequantize)),
+        GgmlType::IQ4_XS => versions!(|src => dst| each_read!(src, dst, iq4_xs::dequantize)),
+        GgmlType::IQ1_M => versions!(|src => dst| each_read!(src, dst, iq1_m::dequantize)),
+        GgmlType::IQ1_S => versions!(|src => dst| each_read!(src, dst, iq1_s::dequantize)),
+        GgmlType::IQ2_S => versions!(|src => dst| each_read!(src, dst, iq2_s::dequantize)),
+        GgmlType::IQ2_XS => versions!(|src => dst| each_read!(src, dst, iq2_xs::dequantize)),
+        GgmlType::IQ2_XXS => versions!(|src => dst| each_read!(src, dst, iq2_xxs::dequantize)),
+        GgmlType::IQ3_S => versions!(|src => dst| each_read!(src, dst, iq3_s::dequantize)),
+        GgmlType::IQ3_XXS => versions!(|src => dst| each_read!(src, dst, iq3_xxs::dequantize)),
+        GgmlType::MXFP4 => versions!(|src => dst| each_read!(src, dst, mxfp4::dequantize)),
+        GgmlType::NVFP4 => versions!(|src => dst| each_read!(src, dst, nvfp4::dequantize)),
+        GgmlType::Q1_0 => versions!(|src => dst| each_read!(src, dst, q1_0::dequantize)),
+        GgmlType::Q2_0 => versions!(|src => dst| each_read!(src, dst, q2_0::dequantize)),
+        GgmlType::TQ1_0 => versions!(|src => dst| each_read!(src, dst, tq1_0::dequantize)),
+        GgmlType::TQ2_0 => versions!(|src => dst| each_read!(src, dst, tq2_0::dequantize)),
         _ => return None,
     })
 }

@@ -8,10 +8,12 @@
 //! ```
 
 use super::affine_search::{Candidates, affine_search};
+use super::codes::scaled_and_moved;
 use super::lanes::{Lanes, build, each, sum_of_squares, sums, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::nearest_int;
 use super::scale_search::scale_search;
+use super::simd::one_at_a_time;
 #[cfg(not(feature = "std"))]
 use crate::float::SquareRoot as _;
 
@@ -24,14 +26,27 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let qs: &[u8; 64] = field::<16, 64, BYTES>(block);
     let d = scale::<80, BYTES>(block);
     let dmin = scale::<82, BYTES>(block);
+    let codes = two_bits(qs);
     for (j, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        one_at_a_time();
         let dl = d * f32::from(scales[j] & 15);
         let ml = dmin * f32::from(scales[j] >> 4);
-        let (first, shift) = codes_at(j);
-        for (x, &q) in out.iter_mut().zip(&qs[first..first + 16]) {
-            *x = dl * f32::from(q >> shift & 3) - ml;
+        scaled_and_moved(&codes.as_chunks().0[j], dl, -ml, out);
+    }
+}
+
+/// The 256 2-bit codes in order. Q3_K shares this packing.
+#[inline(always)]
+pub(super) fn two_bits(qs: &[u8; 64]) -> [i8; 256] {
+    let mut codes = [0; 256];
+    for (codes, qs) in codes.as_chunks_mut::<128>().0.iter_mut().zip(qs.as_chunks::<32>().0) {
+        for (shift, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (code, &q) in codes.iter_mut().zip(qs) {
+                *code = (q >> (2 * shift) & 3) as i8;
+            }
         }
     }
+    codes
 }
 
 /// First byte in `qs` and shift of the 2-bit codes of sub-block `j`. Q3_K shares this packing.

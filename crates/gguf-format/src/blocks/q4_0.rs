@@ -5,6 +5,7 @@
 //!       2..18  qs: byte j holds code j in its low nibble and code j + 16 in its high nibble
 //! ```
 
+use super::codes::{nibbles, scaled};
 use super::lanes::{Lanes, each};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::truncate;
@@ -17,10 +18,7 @@ pub(super) const BYTES: usize = 2 + 16;
 pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let d = scale::<0, BYTES>(block);
     let qs: &[u8; 16] = field::<2, 16, BYTES>(block);
-    for j in 0..16 {
-        out[j] = (i32::from(qs[j] & 15) - 8) as f32 * d;
-        out[j + 16] = (i32::from(qs[j] >> 4) - 8) as f32 * d;
-    }
+    scaled(&each(&nibbles::<16, LEN>(qs), |q| q - 8), d, out);
 }
 
 /// Without weights: the value of largest magnitude gets code 0, that is -8 (`quantize_row_q4_0_ref`).

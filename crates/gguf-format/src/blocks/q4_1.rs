@@ -7,6 +7,7 @@
 //! ```
 
 use super::affine_search::{Candidates, affine_search};
+use super::codes::{nibbles, scaled_and_moved};
 use super::lanes::{Lanes, each};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_0::pack;
@@ -20,10 +21,7 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let d = scale::<0, BYTES>(block);
     let m = scale::<2, BYTES>(block);
     let qs: &[u8; 16] = field::<4, 16, BYTES>(block);
-    for j in 0..16 {
-        out[j] = i32::from(qs[j] & 15) as f32 * d + m;
-        out[j + 16] = i32::from(qs[j] >> 4) as f32 * d + m;
-    }
+    scaled_and_moved(&nibbles::<16, LEN>(qs), d, m, out);
 }
 
 /// Without weights: the codes span the values from least to greatest (`quantize_row_q4_1_ref`).

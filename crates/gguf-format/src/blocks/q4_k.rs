@@ -16,6 +16,7 @@ use super::lanes::{Lanes, each, sum_of_squares, sums, sums_of_squares, transpose
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::nearest_int;
 use super::scale_search::scale_search;
+use super::simd::one_at_a_time;
 #[cfg(not(feature = "std"))]
 use crate::float::SquareRoot as _;
 
@@ -28,9 +29,10 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let dmin = scale::<2, BYTES>(block);
     let (scales, mins) = unpack_scales(field::<4, 12, BYTES>(block));
     let qs: &[u8; 128] = field::<16, 128, BYTES>(block);
+    let (scales, mins) = (each(&scales, |scale| d * f32::from(scale)), each(&mins, |min| dmin * f32::from(min)));
     for (i, (out, qs)) in out.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0).enumerate() {
-        let (d0, m0) = (d * f32::from(scales[2 * i]), dmin * f32::from(mins[2 * i]));
-        let (d1, m1) = (d * f32::from(scales[2 * i + 1]), dmin * f32::from(mins[2 * i + 1]));
+        one_at_a_time();
+        let (d0, m0, d1, m1) = (scales[2 * i], mins[2 * i], scales[2 * i + 1], mins[2 * i + 1]);
         for (l, &q) in qs.iter().enumerate() {
             out[l] = d0 * f32::from(q & 15) - m0;
             out[l + 32] = d1 * f32::from(q >> 4) - m1;

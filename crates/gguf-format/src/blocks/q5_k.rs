@@ -9,9 +9,11 @@
 //! ```
 
 use super::affine_search::Candidates;
+use super::codes::{nibbles, scaled_and_moved};
 use super::lanes::each;
 use super::packing::{field, field_mut, scale, write_scale};
 use super::q4_k::{Found, codes, find_scales, pack_scales, unpack_scales};
+use super::simd::{in_memory, one_at_a_time};
 
 pub(super) const LEN: usize = 256;
 pub(super) const BYTES: usize = 2 + 2 + 12 + 32 + 128;
@@ -23,13 +25,20 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let (scales, mins) = unpack_scales(field::<4, 12, BYTES>(block));
     let qh: &[u8; 32] = field::<16, 32, BYTES>(block);
     let qs: &[u8; 128] = field::<48, 128, BYTES>(block);
+    // What each sub-block is multiplied with, and what is added to it.
+    let scaling = (each(&scales, |scale| d * f32::from(scale)), each(&mins, |min| -(dmin * f32::from(min))));
+    let (scales, mins) = in_memory(&scaling);
     for (i, (out, qs)) in out.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0).enumerate() {
-        let (d0, m0) = (d * f32::from(scales[2 * i]), dmin * f32::from(mins[2 * i]));
-        let (d1, m1) = (d * f32::from(scales[2 * i + 1]), dmin * f32::from(mins[2 * i + 1]));
-        for (l, (&q, &h)) in qs.iter().zip(qh).enumerate() {
-            let h = h >> (2 * i);
-            out[l] = d0 * f32::from(q & 15 | (h & 1) << 4) - m0;
-            out[l + 32] = d1 * f32::from(q >> 4 | (h & 2) << 3) - m1;
+        one_at_a_time();
+        let mut codes = nibbles::<32, 64>(qs);
+        let (low, high) = codes.split_at_mut(32);
+        for ((low, high), &h) in low.iter_mut().zip(high).zip(qh) {
+            *low |= (h >> (2 * i) << 4 & 16) as i8;
+            *high |= (h >> (2 * i + 1) << 4 & 16) as i8;
+        }
+        let codes = in_memory(&codes).as_chunks::<32>().0;
+        for (j, (codes, out)) in codes.iter().zip(out.as_chunks_mut().0).enumerate() {
+            scaled_and_moved(codes, scales[2 * i + j], mins[2 * i + j], out);
         }
     }
 }

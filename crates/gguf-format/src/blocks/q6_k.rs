@@ -7,6 +7,7 @@
 //!      208..210  d, binary16
 //! ```
 
+use super::codes::scaled;
 use super::lanes::{Lanes, each, transpose, zip};
 use super::packing::{field, field_mut, scale, write_scale};
 use super::rounding::nearest_int;
@@ -21,16 +22,18 @@ pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let qh: &[u8; 64] = field::<128, 64, BYTES>(block);
     let scales: &[u8; 16] = field::<192, 16, BYTES>(block);
     let d = scale::<208, BYTES>(block);
-    for (j, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        // sub-block j holds codes from `first` on within its half of 128
-        let (half, first) = (j / 8, 16 * (j % 8));
-        let dl = d * f32::from(scales[j] as i8);
-        let low = &ql[64 * half + first % 64..][..16];
-        let high = &qh[32 * half + first % 32..][..16];
-        let (low_shift, high_shift) = (4 * (first / 64), 2 * (first / 32));
-        for ((x, &l), &h) in out.iter_mut().zip(low).zip(high) {
-            *x = dl * ((l >> low_shift & 15 | (h >> high_shift & 3) << 4) as i8 - 32) as f32;
+    let mut codes = [0; LEN];
+    let halves = ql.as_chunks::<64>().0.iter().zip(qh.as_chunks::<32>().0);
+    for (codes, (ql, qh)) in codes.as_chunks_mut::<128>().0.iter_mut().zip(halves) {
+        for (i, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let low = &ql.as_chunks::<32>().0[i % 2];
+            for ((code, &l), &h) in codes.iter_mut().zip(low).zip(qh) {
+                *code = (l >> (4 * (i / 2)) & 15 | (h >> (2 * i) & 3) << 4) as i8 - 32;
+            }
         }
+    }
+    for (j, (codes, out)) in codes.as_chunks::<16>().0.iter().zip(out.as_chunks_mut().0).enumerate() {
+        scaled(codes, d * f32::from(scales[j] as i8), out);
     }
 }
 

@@ -16,6 +16,16 @@ macro_rules! each_block {
     };
 }
 
+/// Blocks to values, one block after the other: `kernel(bytes, values)`.
+macro_rules! each_read {
+    ($src:expr, $dst:expr, $kernel:expr) => {
+        for (bytes, values) in $src.as_chunks().0.iter().zip($dst.as_chunks_mut().0) {
+            $crate::blocks::simd::one_at_a_time();
+            $kernel(bytes, values);
+        }
+    };
+}
+
 /// Super-blocks, each with the importance of its columns: `kernel(values, importance, bytes)`, or with the lattice behind them.
 macro_rules! each_super {
     ($src:expr, $importance:expr, $dst:expr, $kernel:expr, $lattice:expr) => {{
@@ -71,7 +81,7 @@ macro_rules! each_eight {
     };
 }
 
-pub(super) use {each_block, each_eight, each_super, each_weighted};
+pub(super) use {each_block, each_eight, each_read, each_super, each_weighted};
 
 /// The `i`-th eight of blocks of 32 of a row; behind the row's end, zeros.
 #[inline(always)]

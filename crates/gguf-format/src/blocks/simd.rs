@@ -43,3 +43,18 @@ macro_rules! versions {
     }};
 }
 pub(super) use versions;
+
+/// Keeps the loop around it from being vectorized across its iterations.
+///
+/// Where an iteration is a block or a point of eight values, the compiler tends to take eight iterations together, byte by byte out of eight
+/// places; one iteration is eight lanes by itself.
+#[inline(always)]
+pub(super) fn one_at_a_time() {
+    core::hint::black_box(());
+}
+
+/// Keeps what is computed so far from being computed again where it is used: it goes to memory.
+#[inline(always)]
+pub(super) fn in_memory<T>(value: &T) -> &T {
+    core::hint::black_box(value)
+}
