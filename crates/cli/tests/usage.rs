@@ -23,7 +23,10 @@ fn wrong_usage_is_one_line() {
     for (args, words) in cases {
         let (code, error) = fails(args);
         assert_eq!(code, 2, "{args:?}: {error}");
-        assert!(error.starts_with("error: ") && error.ends_with('\n') && error.lines().count() == 1, "{args:?}: {error}");
+        assert!(
+            error.starts_with("error: ") && error.ends_with('\n') && error.lines().count() == 1,
+            "{args:?}: {error}"
+        );
         for word in *words {
             assert!(error.contains(word), "{args:?}: `{word}` is not in {error}");
         }

@@ -31,10 +31,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let factor = Factor::new(&stats, &options)?;
     print!(", \"factor\": {:.4}", start.elapsed().as_secs_f64());
-    for (name, search) in
-        [("min_max", ScaleSearch::MinMax), ("mse", ScaleSearch::Mse), ("hessian", ScaleSearch::Hessian)]
+    let (min_max, mse, hessian) = (ScaleSearch::MinMax, ScaleSearch::Mse, ScaleSearch::Hessian);
+    for (name, search, refine) in
+        [("min_max", min_max, 0), ("mse", mse, 0), ("hessian", hessian, 0), ("refined", hessian, 1)]
     {
-        options.search = search;
+        (options.search, options.refine) = (search, refine);
         let report = gptq::quantize(&weights, out, &factor, &options)?.report;
         let loss = report.loss.ok_or("the factor is a fallback")?;
         print!(", \"{name}\": {:.4}, \"{name}_loss\": {loss:.6e}", report.time.as_secs_f64());

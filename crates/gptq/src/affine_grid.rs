@@ -208,4 +208,14 @@ impl GroupCodec for AffineGrid {
         let steps = self.nearest(params.zero, weight / params.scale);
         ((steps + params.zero) as i32 as u8, params.scale * steps)
     }
+
+    #[inline(always)]
+    fn value(&self, params: &AffineParams, _slot: usize, code: u8) -> f32 {
+        params.scale * (f32::from(code) - params.zero)
+    }
+
+    #[inline(always)]
+    fn rescaled(&self, params: &AffineParams, factor: f32) -> AffineParams {
+        AffineParams { scale: to_f16(params.scale * factor), ..*params }
+    }
 }

@@ -31,4 +31,14 @@ pub trait GroupCodec: Sync {
 
     /// The code nearest to a weight, and the value it stands for.
     fn round(&self, params: &Self::Params, slot: usize, weight: f32) -> (u8, f32);
+
+    /// The value that a code stands for.
+    fn value(&self, params: &Self::Params, slot: usize, code: u8) -> f32;
+
+    /// Parameters with which every code stands for about `factor` times as much, where there are such; all values must move by the same
+    /// factor.
+    fn rescaled(&self, params: &Self::Params, factor: f32) -> Self::Params {
+        let _ = factor;
+        *params
+    }
 }

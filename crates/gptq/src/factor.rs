@@ -61,13 +61,28 @@ pub struct Factor {
     pub(crate) shift: Option<Vec<f32>>,
 }
 
-/// `L̃` and `D`.
+/// `L̃` and `D`, and `H` itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Triangle {
-    /// `L̃`, `[n, n]`, row-major, by position; zero above the diagonal.
+    /// `[n, n]`, row-major, by position: `L̃` up to the diagonal, `H` above it.
     pub(crate) lower: Vec<f32>,
     /// `D`, by position.
     pub(crate) pivots: Vec<f32>,
+}
+
+impl Triangle {
+    /// The square of `H` at the positions of a block into the front of `square`, row-major.
+    pub(crate) fn copy_hessian(&self, block: &std::ops::Range<usize>, diagonal: &[f32], square: &mut [f32]) {
+        let (n, size) = (diagonal.len(), block.len());
+        for i in 0..size {
+            square[i * size + i] = diagonal[block.start + i];
+            let row = &self.lower[(block.start + i) * n + block.start..][..size];
+            for j in i + 1..size {
+                square[i * size + j] = row[j];
+                square[j * size + i] = row[j];
+            }
+        }
+    }
 }
 
 impl Factor {
@@ -254,6 +269,10 @@ fn decompose(
         for (out, value) in row[..=p].iter_mut().zip(column.iter().rev()) {
             *out = (value / root) as f32;
         }
+        let column = columns[p] as usize;
+        for (out, &other) in row[p + 1..].iter_mut().zip(&columns[p + 1..]) {
+            *out = h(column, other as usize) as f32;
+        }
     });
     Some(Triangle { lower, pivots: pivots.iter().rev().map(|&v| v as f32).collect() })
 }
@@ -293,15 +312,17 @@ mod tests {
             let Triangle { lower, pivots } = factor.triangle.as_ref().unwrap();
             for p in 0..n {
                 assert!((lower[p * n + p] - 1.0).abs() < 1e-6);
-                assert!(lower[p * n + p + 1..][..n - p - 1].iter().all(|v| *v == 0.0));
                 for q in 0..n {
-                    let product: f64 = (0..n)
+                    let product: f64 = (p.max(q)..n)
                         .map(|k| f64::from(lower[k * n + p]) * f64::from(pivots[k]) * f64::from(lower[k * n + q]))
                         .sum();
                     let (i, j) = (factor.order.columns[p] as usize, factor.order.columns[q] as usize);
                     let want =
                         f64::from(stats.gram().unwrap().get(i, j)) / factor.mean + if p == q { 0.05 } else { 0.0 };
                     assert!((product - want).abs() < 1e-5, "{order:?} {p} {q}: {product} {want}");
+                    if p < q {
+                        assert!((f64::from(lower[p * n + q]) - want).abs() < 1e-6);
+                    }
                 }
             }
         }

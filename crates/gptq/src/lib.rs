@@ -22,10 +22,14 @@
 //!
 //! [`checkpoint`] is the layout that GPTQ tools store such matrices in, and its config.
 //!
+//! The feature `candle` adds tensors in and out.
+//!
 //! Other grids than the affine one: implement [`GroupCodec`] and call [`quantize_onto`].
 #![deny(unsafe_code)]
 
 mod affine_grid;
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod checkpoint;
 mod codec;
 mod error;
@@ -33,6 +37,7 @@ mod factor;
 mod options;
 mod order;
 mod quantize;
+mod refine;
 mod simd;
 mod solver;
 
@@ -40,7 +45,7 @@ pub use affine_grid::{AffineGrid, AffineParams};
 pub use codec::{GroupCodec, LANES};
 pub use error::GptqError;
 pub use factor::{Factor, Fallback};
-pub use options::{FitFrom, Options, Order, ScaleSearch};
+pub use options::{FitFrom, Options, Order, Passes, ScaleSearch};
 pub use quant_core::affine::{AffineMatrix, Bits};
 pub use quantize::{Quantized, Report, loss, quantize, quantize_onto, round_to_nearest};
 pub use solver::Solution;

@@ -45,6 +45,15 @@ pub enum FitFrom {
     BlockStart,
 }
 
+/// How the solver goes over the columns, for any codec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Passes {
+    /// From which weights parameters are found.
+    pub fit_from: FitFrom,
+    /// Sweeps after the first pass in which every code and scale may still change; 0 for GPTQ as published.
+    pub refine: usize,
+}
+
 /// Options of [`quantize`](crate::quantize).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -63,11 +72,22 @@ pub struct Options {
     pub damp: f64,
     /// How scales are found.
     pub search: ScaleSearch,
+    /// Sweeps after the first pass in which every code and scale may still change, each to what is best while all others stay; 0 for GPTQ as
+    /// published. A sweep takes about as long as the first pass.
+    pub refine: usize,
 }
 
 impl Options {
-    /// Asymmetric, act-group-aware order, damping 0.01, scales by the Hessian.
+    /// Asymmetric, act-group-aware order, damping 0.01, scales by the Hessian, one refining sweep.
     pub fn new(bits: Bits, group_size: Option<usize>) -> Self {
-        Self { bits, group_size, symmetric: false, order: Order::default(), damp: 0.01, search: ScaleSearch::default() }
+        Self {
+            bits,
+            group_size,
+            symmetric: false,
+            order: Order::default(),
+            damp: 0.01,
+            search: ScaleSearch::default(),
+            refine: 1,
+        }
     }
 }

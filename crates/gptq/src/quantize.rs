@@ -4,7 +4,7 @@ use crate::affine_grid::{AffineGrid, AffineParams};
 use crate::codec::GroupCodec;
 use crate::factor::{Factor, Fallback};
 use crate::solver::{self, Solution};
-use crate::{FitFrom, GptqError, Options};
+use crate::{FitFrom, GptqError, Options, Passes};
 use half::f16;
 use quant_core::UpperTriangle;
 use quant_core::affine::{AffineMatrix, AffineParts};
@@ -62,8 +62,9 @@ pub fn quantize(
     if factor.order.group_size != group_size || !same_order {
         return Err(GptqError::OtherOptions);
     }
+    let passes = Passes { fit_from: FitFrom::Updated, refine: options.refine };
     let Solution { codes, params, loss } =
-        quantize_onto(&AffineGrid::new(options), weights, out_features, factor, FitFrom::Updated)?;
+        quantize_onto(&AffineGrid::new(options), weights, out_features, factor, passes)?;
     let groups = in_features.div_ceil(group_size);
     if let Some(at) = params.iter().position(|params: &AffineParams| !params.scale.is_finite()) {
         return Err(GptqError::ScaleRange { row: at / groups, group: at % groups });
@@ -113,7 +114,7 @@ pub fn quantize_onto<C: GroupCodec>(
     weights: &[f32],
     out_features: usize,
     factor: &Factor,
-    fit_from: FitFrom,
+    passes: Passes,
 ) -> Result<Solution<C::Params>, GptqError> {
     let in_features = factor.in_features();
     let shape = GptqError::Shape { out_features, in_features };
@@ -124,7 +125,7 @@ pub fn quantize_onto<C: GroupCodec>(
     if let Some(at) = weights.par_iter().position_first(|w| !w.is_finite()) {
         return Err(GptqError::NonFiniteWeight { row: at / in_features, column: at % in_features });
     }
-    Ok(solver::solve(codec, factor, weights, fit_from))
+    Ok(solver::solve(codec, factor, weights, passes))
 }
 
 /// The loss of any approximation of `weights`, as [`Report::loss`] defines it: `tr((W − Q) gram (W − Q)ᵀ) / rows`.

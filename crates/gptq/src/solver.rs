@@ -15,7 +15,7 @@
 use crate::codec::{GroupCodec, LANES};
 use crate::factor::{Factor, Triangle};
 use crate::order::ColumnOrder;
-use crate::{FitFrom, simd};
+use crate::{FitFrom, Passes, refine, simd};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
@@ -40,7 +40,7 @@ pub struct Solution<P> {
 ///
 /// # Panics
 /// If `weights` is not whole rows of `factor.in_features()` values: the caller's check is missing.
-pub(crate) fn solve<C: GroupCodec>(codec: &C, factor: &Factor, weights: &[f32], from: FitFrom) -> Solution<C::Params> {
+pub(crate) fn solve<C: GroupCodec>(codec: &C, factor: &Factor, weights: &[f32], passes: Passes) -> Solution<C::Params> {
     let n = factor.in_features();
     assert!(weights.len().is_multiple_of(n));
     let groups = n.div_ceil(factor.order.group_size);
@@ -51,7 +51,7 @@ pub(crate) fn solve<C: GroupCodec>(codec: &C, factor: &Factor, weights: &[f32], 
     let sums: Vec<(f64, f64)> = tiles
         .map(|((codes, params), weights)| {
             let mut tile = Tile::new(factor, weights, groups);
-            simd::solve_tile(codec, factor, from, &mut tile);
+            simd::solve_tile(codec, factor, passes, &mut tile);
             tile.write(&factor.order, codes, params)
         })
         .collect();
@@ -63,14 +63,15 @@ pub(crate) fn solve<C: GroupCodec>(codec: &C, factor: &Factor, weights: &[f32], 
 
 /// [`LANES`] rows on their way.
 pub(crate) struct Tile<P> {
-    target: Vec<Lane>,
+    pub(crate) target: Vec<Lane>,
     updated: Vec<Lane>,
     foreseen: Vec<Lane>,
-    errors: Vec<Lane>,
-    codes: Vec<[u8; LANES]>,
+    pub(crate) errors: Vec<Lane>,
+    pub(crate) codes: Vec<[u8; LANES]>,
     /// By group.
-    params: Vec<[P; LANES]>,
-    loss: f64,
+    pub(crate) params: Vec<[P; LANES]>,
+    /// With damping, of a Hessian divided by its mean diagonal.
+    pub(crate) loss: f64,
 }
 
 /// The rows of a tile, column by column. Compiled for each instruction set by [`simd`].
@@ -78,13 +79,15 @@ pub(crate) struct Tile<P> {
 pub(crate) fn solve_tile<C: GroupCodec, const FUSED: bool>(
     codec: &C,
     factor: &Factor,
-    from: FitFrom,
+    passes: Passes,
     tile: &mut Tile<C::Params>,
 ) {
     let order = &factor.order;
-    let Ok(Triangle { lower, pivots }) = &factor.triangle else {
+    let Ok(triangle) = &factor.triangle else {
         return round_to_nearest(codec, factor, tile);
     };
+    let Triangle { lower, pivots } = triangle;
+    let from = passes.fit_from;
     let Tile { target, updated, foreseen, errors, codes, params, loss } = tile;
     if order.is_static() {
         for group in 0..params.len() {
@@ -118,6 +121,9 @@ pub(crate) fn solve_tile<C: GroupCodec, const FUSED: bool>(
             let losses = piece.round::<C, FUSED>(codec, params, 0, errors, codes);
             *loss += losses.iter().map(|&v| f64::from(v)).sum::<f64>();
         }
+    }
+    for _ in 0..passes.refine {
+        refine::sweep::<C, FUSED>(codec, factor, triangle, tile);
     }
 }
 
@@ -167,7 +173,7 @@ fn foresee<const FUSED: bool>(
 
 /// `start + Σ_j factors_j errors_j`.
 #[inline(always)]
-fn with_errors<const FUSED: bool>(start: &Lane, factors: &[f32], errors: &[Lane]) -> Lane {
+pub(crate) fn with_errors<const FUSED: bool>(start: &Lane, factors: &[f32], errors: &[Lane]) -> Lane {
     // Two sums: one alone would wait for each multiply-add.
     let (mut even, mut odd) = (*start, [0.0f32; LANES]);
     let (pairs, twos) = (errors.chunks_exact(2), factors.chunks_exact(2));

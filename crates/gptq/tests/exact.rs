@@ -1,6 +1,6 @@
 //! The solver beside the definition of the problem: all codes tried, and the sequential solution in f64 with explicit inverses.
 
-use gptq::{Bits, Factor, FitFrom, GroupCodec, Options, Order};
+use gptq::{Bits, Factor, GroupCodec, Options, Order, Passes};
 use quant_core::input_stats::{Detail, InputStats};
 
 /// The same parameters everywhere, so that only the order of rounding and the feedback can make a difference.
@@ -15,6 +15,10 @@ impl GroupCodec for FixedGrid {
 
     fn fit(&self, _: &[f32], _: &[f32]) {}
 
+    fn value(&self, _: &(), _slot: usize, code: u8) -> f32 {
+        self.scale * (f32::from(code) - self.zero)
+    }
+
     fn round(&self, _: &(), _slot: usize, weight: f32) -> (u8, f32) {
         let code = ((weight / self.scale).round_ties_even() + self.zero).clamp(0.0, self.max);
         (code as u8, self.scale * (code - self.zero))
@@ -22,7 +26,7 @@ impl GroupCodec for FixedGrid {
 }
 
 impl FixedGrid {
-    fn value(&self, code: u8) -> f64 {
+    fn exact(&self, code: u8) -> f64 {
         f64::from(self.scale) * (f64::from(code) - f64::from(self.zero))
     }
 }
@@ -104,7 +108,7 @@ fn sequential(h: &[f64], weights: &[f32], order: &[usize], grid: &FixedGrid) -> 
     for (done, &column) in order.iter().enumerate() {
         let (code, _) = grid.round(&(), 0, current[column] as f32);
         codes[column] = code;
-        current[column] = grid.value(code);
+        current[column] = grid.exact(code);
         let left = &order[done + 1..];
         // H_LL (w'_L - w_L) = -H_LR (q_R - w_R)
         let a = left.iter().flat_map(|&i| left.iter().map(move |&j| h[i * n + j])).collect();
@@ -132,7 +136,7 @@ fn codes_of_the_sequential_solution_in_f64() {
         let static_groups = true;
         for (order, columns) in [(Order::Natural, (0..n).collect()), (Order::DescAct { static_groups }, by_diagonal)] {
             let factor = Factor::new(&stats, &options(3, order, 0.01)).unwrap();
-            let got = gptq::quantize_onto(&grid, &weights, rows, &factor, FitFrom::Updated).unwrap();
+            let got = gptq::quantize_onto(&grid, &weights, rows, &factor, Passes::default()).unwrap();
             let want: Vec<u8> = weights.chunks(n).flat_map(|row| sequential(&h, row, &columns, &grid)).collect();
             let different = got.codes.iter().zip(&want).filter(|(a, b)| a != b).count();
             assert!(different == 0, "{n} columns, {order:?}: {different} codes of {}", want.len());
@@ -155,14 +159,14 @@ fn beside_every_choice_of_codes() {
         let weights = random(n, seed + 1000);
         let grid = FixedGrid { scale: 0.5, zero: 2.0, max: 3.0 };
         let loss = |codes: &[u8]| {
-            let error: Vec<f64> = codes.iter().zip(&weights).map(|(&c, &w)| grid.value(c) - f64::from(w)).collect();
+            let error: Vec<f64> = codes.iter().zip(&weights).map(|(&c, &w)| grid.exact(c) - f64::from(w)).collect();
             quadratic(&h, &error)
         };
         let best = (0..1u32 << (2 * n))
             .map(|all| loss(&(0..n).map(|i| (all >> (2 * i) & 3) as u8).collect::<Vec<_>>()))
             .fold(f64::INFINITY, f64::min);
         let factor = Factor::new(&stats, &options(2, Order::Natural, 0.0)).unwrap();
-        let solved = loss(&gptq::quantize_onto(&grid, &weights, 1, &factor, FitFrom::Updated).unwrap().codes);
+        let solved = loss(&gptq::quantize_onto(&grid, &weights, 1, &factor, Passes::default()).unwrap().codes);
         let rounded = loss(&weights.iter().map(|&w| grid.round(&(), 0, w).0).collect::<Vec<_>>());
         assert!(solved >= best * (1.0 - 1e-9), "seed {seed}");
         optimal += u32::from(solved <= best * (1.0 + 1e-9));
