@@ -222,7 +222,7 @@ fn a_full_disk_leaves_the_targets() {
     let data = vec![0; 1 << 20];
     let plan = WritePlan::new(&Metadata::new(), &specs).unwrap();
     let (file, prefix) = (folder.path("big.gguf"), folder.path("p"));
-    std::fs::write(&file, plan.to_bytes(&vec![&data[..]; 8]).unwrap()).unwrap();
+    std::fs::write(&file, plan.to_bytes(&[&data[..]; 8]).unwrap()).unwrap();
     out(&["split", &file, &prefix, "--max-tensors", "4"]);
     let (first, to) = (format!("{prefix}-00001-of-00002.gguf"), folder.path("out.gguf"));
     std::fs::write(&to, b"old").unwrap();
