@@ -95,7 +95,9 @@ impl<'a> QuantizePlan<'a> {
             let needed = choice.needs_importance || blocks::needs_importance(choice.ty);
             if needed && self.importance(tensor).is_none() {
                 let (ty, file_type) = (choice.ty, self.options.mix.file_type);
-                return Err(Error::Usage(format!("tensor `{name}` as {ty} in {file_type} needs an importance matrix (--imatrix)")));
+                return Err(Error::Usage(format!(
+                    "tensor `{name}` as {ty} in {file_type} needs an importance matrix (--imatrix)"
+                )));
             }
         }
         Ok(())
