@@ -1,12 +1,18 @@
 //! Models that do not load, and calls of `forward` that cannot be: each says what is wrong, and leaves the cache as it was.
 
 use candle_core::Device;
+use gguf_format::mix::{FileType, MixOptions};
+use gguf_format::{Gguf, GgufWriter, Metadata, Mmap, TensorSpec};
+use quant_runtime::convert::ModelSource;
+use quant_runtime::quantize::{QuantizeOptions, QuantizePlan};
 use quant_runtime::{Checkpoint, Error, LogitRows, Model};
 use quant_tests::bundled;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
@@ -159,4 +165,118 @@ fn two_threads() {
     let alone = [run(7), run(11)];
     let together = std::thread::scope(|s| [s.spawn(|| run(7)), s.spawn(|| run(11))].map(|t| t.join().unwrap()));
     assert!(alone == together);
+}
+
+/// The bundled model as a GGUF file, its metadata changed, written with the alignment that they ask for.
+fn changed_gguf(original: &Gguf<Mmap>, dir: &Path, change: impl Fn(&mut Metadata, &mut Vec<Vec<u8>>)) -> PathBuf {
+    let mut metadata = original.metadata().clone();
+    let mut data: Vec<Vec<u8>> = original.tensors().iter().map(|t| original.data(t).to_vec()).collect();
+    change(&mut metadata, &mut data);
+    let specs: Vec<TensorSpec> = original.tensors().iter().map(Into::into).collect();
+    let path = dir.join("changed.gguf");
+    let mut writer = GgufWriter::create(&path, &metadata, &specs).unwrap();
+    data.iter().for_each(|d| writer.write(d).unwrap());
+    writer.finish().unwrap();
+    path
+}
+
+/// Metadata that are well formed and make no model. llama.cpp (0c1e57098) ends the process on the first six with an assertion, loads the
+/// file with the BOS out of range and that with the NaN, and loads alignment 64, but does not write it.
+#[test]
+fn each_defect_of_gguf_metadata_is_named() {
+    type Change = fn(&mut Metadata, &mut Vec<Vec<u8>>);
+    let cases: &[(&str, Change, &[&str])] = &[
+        ("nothing", |_, _| (), &[]),
+        ("block_count 0", |m, _| m.set("llama.block_count", 0u32), &["number of layers", "found 0"]),
+        ("block_count 600", |m, _| m.set("llama.block_count", 600u32), &["blk.6."]),
+        (
+            "duplicate token",
+            |m, _| {
+                let mut tokens: Vec<Vec<u8>> =
+                    m.need_array("tokenizer.ggml.tokens").unwrap().strs().unwrap().map(<[u8]>::to_vec).collect();
+                tokens[301] = tokens[300].clone();
+                m.set("tokenizer.ggml.tokens", gguf_format::Value::strings(tokens));
+            },
+            &["tokenizer.ggml.tokens", "300", "301"],
+        ),
+        ("rope.scaling.type bogus", |m, _| m.set("llama.rope.scaling.type", "bogus"), &["rope scaling", "bogus"]),
+        (
+            "expert_used above expert_count",
+            |m, _| {
+                m.set("llama.expert_count", 4u32);
+                m.set("llama.expert_used_count", 8u32);
+            },
+            &["llama.expert_count"],
+        ),
+        ("expert_count 2000", |m, _| m.set("llama.expert_count", 2000u32), &["2000 experts"]),
+        (
+            "head_count_kv for another number of layers",
+            |m, _| m.set("llama.attention.head_count_kv", [2u32; 3]),
+            &["llama.attention.head_count_kv", "3"],
+        ),
+        ("head_count_kv 0", |m, _| m.set("llama.attention.head_count_kv", 0u32), &["key/value heads", "found 0"]),
+        ("head_count_kv negative", |m, _| m.set("llama.attention.head_count_kv", -1i32), &["head_count_kv", "-1"]),
+        ("rope.dimension_count 7", |m, _| m.set("llama.rope.dimension_count", 7u32), &["rotation of 7 of 64 channels"]),
+        ("bos out of range", |m, _| m.set("tokenizer.ggml.bos_token_id", 999_999u32), &["bos_token_id", "999999"]),
+        ("split.no of another type", |m, _| m.set("split.no", 3u32), &["split.no"]),
+        ("split.count of another type", |m, _| m.set("split.count", "3"), &["split.count"]),
+        ("architecture a number", |m, _| m.set("general.architecture", 7u32), &["general.architecture", "u32 7"]),
+        ("alignment 64", |m, _| m.set("general.alignment", 64u32), &[]),
+        ("general.name a number", |m, _| m.set("general.name", 7u32), &["general.name", "u32 7"]),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let original = dir.path().join("original.gguf");
+    let source = ModelSource::open(&Checkpoint::open(bundled("")).unwrap()).unwrap();
+    let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(FileType::Q8_0))).unwrap();
+    plan.run(&original, &|_| ControlFlow::Continue(())).unwrap();
+    let gguf = Gguf::open(&original).unwrap();
+    let mut failed = Vec::new();
+    for (name, change, wanted) in cases {
+        let path = changed_gguf(&gguf, dir.path(), change);
+        let result = Checkpoint::open(&path).and_then(|c| {
+            quant_runtime::Tokenizer::from_checkpoint(&c)?;
+            Model::load(&c, &Device::Cpu)
+        });
+        match result {
+            Ok(model) => {
+                model.forward(&[1, 2], &mut model.new_cache(), LogitRows::All).unwrap();
+                if !wanted.is_empty() {
+                    failed.push(format!("{name}: loaded"));
+                }
+            }
+            Err(e) => {
+                let text = e.to_string();
+                if wanted.is_empty() || text.contains('\n') || wanted.iter().any(|w| !text.contains(w)) {
+                    failed.push(format!("{name}: {text}"));
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+
+    // Cut short: the file says which tensor.
+    let bytes = std::fs::read(&original).unwrap();
+    let cut = dir.path().join("cut.gguf");
+    std::fs::write(&cut, &bytes[..bytes.len() - 1000]).unwrap();
+    let e = Checkpoint::open(&cut).map(drop).unwrap_err().to_string();
+    assert!(e.contains("cut.gguf") && e.contains("tensor `blk.5.") && e.contains("inside the file"), "{e}");
+}
+
+/// A NaN in the scale of a block: refused when the model is quantized anew, by the name of the tensor.
+#[test]
+fn a_nan_in_a_weight_is_named_when_it_is_quantized() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = ModelSource::open(&Checkpoint::open(bundled("")).unwrap()).unwrap();
+    let original = dir.path().join("original.gguf");
+    let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(FileType::F16))).unwrap();
+    plan.run(&original, &|_| ControlFlow::Continue(())).unwrap();
+    let gguf = Gguf::open(&original).unwrap();
+    let at = gguf.tensors().iter().position(|t| t.name() == "blk.2.ffn_up.weight").unwrap();
+    let path = changed_gguf(&gguf, dir.path(), |_, data| data[at][2..4].copy_from_slice(&0x7e00u16.to_le_bytes()));
+    let source = ModelSource::open(&Checkpoint::open(&path).unwrap()).unwrap();
+    let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(FileType::Q4_0))).unwrap();
+    let out = dir.path().join("out.gguf");
+    let e = plan.run(&out, &|_| ControlFlow::Continue(())).map(drop).unwrap_err().to_string();
+    assert!(e.contains("blk.2.ffn_up.weight") && e.contains("NaN"), "{e}");
+    assert!(!out.exists());
 }

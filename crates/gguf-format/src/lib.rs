@@ -25,9 +25,10 @@
 //! # Should I use this?
 //!
 //! Yes, to list, check, copy, edit or write GGUF files, to quantize or dequantize their tensors, and to read files that strangers send.
-//! - **Reading** ([`Gguf`]): versions 1, 2 and 3, little and big endian, over `&[u8]`, `Vec<u8>` or a memory map. The header is checked once; then tensors are
-//!   slices of the storage and access cannot fail. No bytes make it panic; memory stays in proportion to the file. Types and files that
-//!   ggml would refuse are kept where that is safe, and [`Gguf::strict_check`] tells.
+//! - **Reading**: versions 1, 2 and 3, little and big endian; over `&[u8]`, `Vec<u8>` or a memory map ([`Gguf`]), from any `Read + Seek` without
+//!   loading tensor data ([`GgufReader`]), piece by piece ([`Header::parse_prefix`]), and the parts of a split model as one ([`GgufSplits`]).
+//!   The header is checked once; then tensors are slices of the storage and access cannot fail. No bytes make it panic; memory stays in
+//!   proportion to the file ([`Limits`]). Types and files that ggml would refuse are kept where that is safe, and [`Gguf::strict_check`] tells.
 //! - **Metadata** ([`Metadata`]): in order and lossless. A file written by llama.cpp is the same to the byte after reading and writing.
 //! - **Writing** ([`GgufWriter`], [`WritePlan`]): the strict layout that ggml's reader takes, `general.alignment` honoured, tensor by tensor so that no model
 //!   need fit in memory, and atomic: the target is whole or untouched.

@@ -79,11 +79,11 @@ impl Error {
         Self::Io { path: path.as_ref().to_path_buf(), source }
     }
 
-    /// A GGUF error of the file `path`; the name is said once, whether `source` has it or not.
+    /// A GGUF error of the file `path`, or of the file that `source` names (another part of a split model); the name is said once.
     pub fn gguf(path: impl AsRef<Path>, source: gguf_format::Error) -> Self {
         match source {
-            gguf_format::Error::Io { source, .. } => Self::io(path, source),
-            gguf_format::Error::InFile { source, .. } => Self::gguf(path, *source),
+            gguf_format::Error::Io { path, source } => Self::io(path, source),
+            gguf_format::Error::InFile { path, source } => Self::gguf(path, *source),
             source => Self::Gguf { path: path.as_ref().to_path_buf(), source },
         }
     }
