@@ -122,7 +122,14 @@ fn written_again() {
         writer.finish().unwrap();
         out
     };
-    let whole = logits(&load(&write("whole", config())), &tokens);
+    let again = write("whole", config());
+    let written = HfDir::open(&again).unwrap();
+    for theirs in quantized.entries().filter(|e| e.name.contains("_proj.")) {
+        let ours = written.entry(theirs.name).unwrap();
+        assert_eq!((ours.dtype, ours.shape), (theirs.dtype, theirs.shape), "{}", theirs.name);
+        assert!(ours.data == theirs.data, "{}", theirs.name);
+    }
+    let whole = logits(&load(&again), &tokens);
     assert_eq!(largest_difference(&whole, &logits(&load(&path), &tokens)), 0.0);
 
     // k alone of its three, so that one product takes two orders of the input; a whole layer; down.
