@@ -5,8 +5,10 @@
 //!       1..17  qs: byte j holds value j in its low nibble and value j + 16 in its high nibble
 //! ```
 
+use super::lanes::each;
 use super::packing::{field, field_mut};
 use super::q4_0::pack;
+use super::simd::one_at_a_time;
 
 pub(super) const LEN: usize = 32;
 pub(super) const BYTES: usize = 1 + 16;
@@ -38,20 +40,30 @@ pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     // Below 2^-125 the number is negative and wraps around in its byte, as in ggml.
     block[0] = if amax > 0.0 { (floor_log2(amax) - 2 + 127) as u8 } else { 0 };
     let d = half_scale(block[0]);
-    let codes = x.map(|x| nearest_code(x, d));
+    // By halves: all 32 would not fit in the registers.
+    let mut codes = [0; LEN];
+    for (codes, x) in codes.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks().0) {
+        one_at_a_time();
+        *codes = nearest_codes(x, d);
+    }
     pack(&codes, field_mut::<1, 16, BYTES>(block));
 }
 
-/// The code whose value times `d` is nearest to `x`, the first of equals. NVFP4 shares it.
+/// The codes whose values times `d` are nearest to `x`, the first of equals. NVFP4 shares it.
 #[inline(always)]
-pub(super) fn nearest_code(x: f32, d: f32) -> u8 {
-    let (mut best, mut code) = ((f32::from(DOUBLED[0]) * d - x).abs(), 0);
-    for (k, &value) in (0u8..).zip(&DOUBLED).skip(1) {
-        let error = (f32::from(value) * d - x).abs();
-        code = if error < best { k } else { code };
-        best = if error < best { error } else { best };
+pub(super) fn nearest_codes<const N: usize>(x: &[f32; N], d: f32) -> [u8; N] {
+    let mut best = each(x, |x| (f32::from(DOUBLED[0]) * d - x).abs());
+    let mut codes = [0u32; N];
+    for (k, &value) in (0u32..).zip(&DOUBLED).skip(1) {
+        let value = f32::from(value) * d;
+        for j in 0..N {
+            let error = (value - x[j]).abs();
+            let less = error < best[j];
+            codes[j] = if less { k } else { codes[j] };
+            best[j] = if less { error } else { best[j] };
+        }
     }
-    code
+    each(&codes, |code| code as u8)
 }
 
 /// `floor(log2f(x))` of a positive number, where `log2f` rounds to the nearest float.

@@ -5,7 +5,7 @@
 //!       4..36  qs, 8 bytes a sub-block: byte j holds value j in its low nibble and value j + 8 in its high nibble
 //! ```
 
-use super::mxfp4::{DOUBLED, nearest_code};
+use super::mxfp4::{DOUBLED, nearest_codes};
 use super::packing::{field, field_mut};
 
 pub(super) const LEN: usize = 64;
@@ -49,9 +49,9 @@ pub(super) fn quantize(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     {
         let amax = x.iter().fold(0.0f32, |amax, x| if x.abs() > amax { x.abs() } else { amax });
         scales[i] = scale_bits(amax / 6.0);
-        let d = half_scale(scales[i]);
+        let codes: [u8; 16] = nearest_codes(x, half_scale(scales[i]));
         for j in 0..8 {
-            qs[j] = nearest_code(x[j], d) | nearest_code(x[j + 8], d) << 4;
+            qs[j] = codes[j] | codes[j + 8] << 4;
         }
     }
     *field_mut::<0, 4, BYTES>(block) = scales;
