@@ -280,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn as_many_rules_as_a_large_model_has_modules() {
+        let mut config = GptqConfig::new(four(), Some(128), true);
+        let name = |i: usize| format!("model.layers.{}.mlp.experts.{i}.down_proj", i % 64);
+        config.dynamic = (0..1 << 14).map(|i| DynamicRule::skip_module(&name(i)).unwrap()).collect();
+        let json = config.to_json("a:1");
+        let read = GptqConfig::from_json(&json).unwrap();
+        assert_eq!((read.module(&name(16_383)), read.dynamic.len()), (None, 1 << 14));
+        assert!(read.module(&name(16_384)).is_some());
+        let one_more = json["dynamic"].as_object().unwrap().clone().into_iter().chain([("-:x".into(), json!({}))]);
+        let many = json!({"bits": 4, "group_size": 128, "dynamic": one_more.collect::<Map<_, _>>()});
+        assert!(GptqConfig::from_json(&many).unwrap_err().to_string().contains("at most 16384 rules"));
+        // Rules that unfold share a bound.
+        let large: Map<_, _> = (0..4096).map(|i| (format!("-:{i}(?:b{{90}}){{90}}"), json!({}))).collect();
+        assert!(GptqConfig::from_json(&json!({"bits": 4, "group_size": 128, "dynamic": large})).is_err());
+    }
+
+    #[test]
     fn keys_of_different_writers() {
         let read = |json: Value| GptqConfig::from_json(&json).unwrap();
         let old = read(json!({"bits": 4, "group_size": 128, "damp_percent": 0.01, "desc_act": false, "sym": true,

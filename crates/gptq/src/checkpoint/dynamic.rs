@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 
 /// Rules taken. GPTQModel writes some per layer at the most.
 const MAX_RULES: usize = 1 << 14;
-/// Size of a compiled rule.
+/// Bytes of all compiled rules together, about, and of one at the least and the most: an expression of a few characters can unfold to any size.
+const MAX_ALL_COMPILED: usize = 64 << 20;
+const MIN_COMPILED: usize = 16 << 10;
 const MAX_COMPILED: usize = 1 << 20;
 
 /// What a rule changes; `None` leaves the config's value.
@@ -47,7 +49,7 @@ impl DynamicRule {
     /// # Errors
     /// [`CheckpointError::Config`] if `pattern` is no regular expression.
     pub fn skip(pattern: &str) -> Result<Self> {
-        Ok(Self { pattern: pattern.to_owned(), regex: compile(pattern, pattern)?, action: None })
+        Ok(Self { pattern: pattern.to_owned(), regex: compile(pattern, pattern, MAX_COMPILED)?, action: None })
     }
 
     /// Modules matching `pattern` (without prefix) are quantized otherwise.
@@ -55,7 +57,11 @@ impl DynamicRule {
     /// # Errors
     /// [`CheckpointError::Config`] if `pattern` is no regular expression.
     pub fn overriding(pattern: &str, overrides: Overrides) -> Result<Self> {
-        Ok(Self { pattern: pattern.to_owned(), regex: compile(pattern, pattern)?, action: Some(overrides) })
+        Ok(Self {
+            pattern: pattern.to_owned(),
+            regex: compile(pattern, pattern, MAX_COMPILED)?,
+            action: Some(overrides),
+        })
     }
 
     /// A rule that leaves exactly the module `name` in full precision.
@@ -96,13 +102,14 @@ pub(super) fn from_json(value: &Value) -> Result<Vec<DynamicRule>> {
             found: map.len().to_string(),
         });
     }
-    map.iter().map(|(key, value)| rule(key, value)).collect()
+    let limit = (MAX_ALL_COMPILED / map.len().max(1)).clamp(MIN_COMPILED, MAX_COMPILED);
+    map.iter().map(|(key, value)| rule(key, value, limit)).collect()
 }
 
-fn rule(key: &str, value: &Value) -> Result<DynamicRule> {
+fn rule(key: &str, value: &Value, limit: usize) -> Result<DynamicRule> {
     let path = format!("dynamic: {key}");
     if let Some(pattern) = key.strip_prefix("-:") {
-        return Ok(DynamicRule { pattern: pattern.to_owned(), regex: compile(&path, pattern)?, action: None });
+        return Ok(DynamicRule { pattern: pattern.to_owned(), regex: compile(&path, pattern, limit)?, action: None });
     }
     let pattern = key.strip_prefix("+:").unwrap_or(key);
     let Value::Object(map) = value else { return Err(wrong(&path, "an object", value)) };
@@ -113,7 +120,7 @@ fn rule(key: &str, value: &Value) -> Result<DynamicRule> {
         sym: keys.boolean("sym")?,
         desc_act: keys.boolean("desc_act")?,
     };
-    Ok(DynamicRule { pattern: pattern.to_owned(), regex: compile(&path, pattern)?, action: Some(overrides) })
+    Ok(DynamicRule { pattern: pattern.to_owned(), regex: compile(&path, pattern, limit)?, action: Some(overrides) })
 }
 
 /// 2, 3, 4 or 8.
@@ -138,14 +145,14 @@ pub(super) fn to_json(rules: &[DynamicRule]) -> Value {
     Value::Object(map)
 }
 
-/// `re.match`: from the start on.
-fn compile(key: &str, pattern: &str) -> Result<Regex> {
+/// `re.match`: from the start on. `limit`: bytes of the compiled expression.
+fn compile(key: &str, pattern: &str, limit: usize) -> Result<Regex> {
     let wrong = |e: regex::Error| CheckpointError::Config {
         key: key.to_owned(),
         expected: "a regular expression without look-around and back-references".into(),
         found: e.to_string().lines().last().unwrap_or_default().to_owned(),
     };
     // By itself first: joined, `a)(b` would be one.
-    regex::RegexBuilder::new(pattern).size_limit(MAX_COMPILED).build().map_err(wrong)?;
-    regex::RegexBuilder::new(&format!(r"\A(?:{pattern})")).size_limit(MAX_COMPILED).build().map_err(wrong)
+    regex::RegexBuilder::new(pattern).size_limit(limit).build().map_err(wrong)?;
+    regex::RegexBuilder::new(&format!(r"\A(?:{pattern})")).size_limit(limit).build().map_err(wrong)
 }
