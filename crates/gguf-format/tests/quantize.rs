@@ -235,6 +235,14 @@ const SPARSE: &[(GgmlType, &str)] = &[
     (GgmlType::IQ4_XS, "018e751abba6512e5346ab1659d1f746edb188c530beea81c28fa61b4a6164d2"),
 ];
 
+/// Every third sub-block of 32 is zero: ggml moves the codes behind it up. The hash is that of what it writes.
+#[test]
+fn iq3_s_with_sub_blocks_of_zeros() {
+    let value = |i: usize| if i / 32 % 3 == 1 { 0.0 } else { ((i * 37 % 101) as f32 - 50.0) / 64.0 };
+    let bytes = quantized(GgmlType::IQ3_S, &((0..1024).map(value).collect(), 1024), None);
+    assert_eq!(hash(&bytes), "59e190553b7a91bb3b7c5b1fc26f70340f390ba9dc29cbbd2d64082d1f4192e2");
+}
+
 /// Two of three weights are zero, the values have a wide range: fits with negative scales occur, and scales that round to nothing.
 #[test]
 fn sparse_importance() {

@@ -54,16 +54,21 @@ pub(super) fn quantize(x: &[f32; LEN], importance: Option<&[f32; LEN]>, block: &
     let (max, l) = divide_by_largest(&scales);
     *block = [0; BYTES];
     write_scale::<0, BYTES>(block, max / 31.0 * 1.033);
+    // As in ggml, codes and signs of a sub-block of zeros are left out, so that those behind it move up and are read as another's;
+    // their high bits stay. Blocks with such sub-blocks come out wrong, but they are the reference's.
+    let mut place = 0;
     for j in 0..8 {
         if largest[j] != 0.0 {
             for (k, codes) in codes.iter().enumerate() {
                 let index = lattice.index(codes[j]);
-                field_mut::<2, 64, BYTES>(block)[8 * j + k] = index as u8;
+                field_mut::<2, 64, BYTES>(block)[8 * place + k] = index as u8;
                 field_mut::<66, 8, BYTES>(block)[j] |= ((index >> 8) as u8) << k;
             }
-            for i in 4 * j..4 * j + 4 {
-                field_mut::<74, 32, BYTES>(block)[i] = if scales[j] < 0.0 { !split.signs[i] } else { split.signs[i] };
+            for i in 0..4 {
+                let signs = split.signs[4 * j + i];
+                field_mut::<74, 32, BYTES>(block)[4 * place + i] = if scales[j] < 0.0 { !signs } else { signs };
             }
+            place += 1;
         }
     }
     *field_mut::<106, 4, BYTES>(block) = core::array::from_fn(|i| l[2 * i] | l[2 * i + 1] << 4);
