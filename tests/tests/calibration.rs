@@ -5,7 +5,7 @@
 
 use gguf_format::mix::{FileType, MixOptions};
 use quant_runtime::calibrate::{
-    CalibrationOptions, CalibrationSet, Detail, calibrate_to_file, collect_stats, linear_sites, to_imatrix,
+    CalibrationOptions, CalibrationSet, Detail, Placement, calibrate_to_file, collect_stats, linear_sites, to_imatrix,
 };
 use quant_runtime::convert::ModelSource;
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, evaluate};
@@ -29,7 +29,8 @@ fn gram_matrices_equal_torch() {
     let text = std::fs::read_to_string(text).unwrap();
     let tokens = tokenizer.encode(&text, false, false).unwrap();
     let bos = tokenizer.bos().unwrap();
-    let mut set = CalibrationSet::from_text(&tokenizer, &text, "calibration_datav3.txt", 32, 256).unwrap();
+    let mut set =
+        CalibrationSet::from_text(&tokenizer, &text, "calibration_datav3.txt", 32, 256, Placement::Spread).unwrap();
     set.sequences = tokens.chunks_exact(255).take(32).map(|c| [&[bos], c].concat()).collect();
 
     let named = [
@@ -76,7 +77,7 @@ fn importance_lowers_divergence() {
 
     let dir = tempfile::tempdir().unwrap();
     let own = std::fs::read_to_string(workspace().join("models/pocket-6m-texts/evaluation.txt")).unwrap();
-    let set = CalibrationSet::from_text(&tokenizer, &own, "evaluation.txt", 128, 256).unwrap();
+    let set = CalibrationSet::from_text(&tokenizer, &own, "evaluation.txt", 128, 256, Placement::Spread).unwrap();
     let stats = dir.path().join("stats.safetensors");
     calibrate_to_file(&model, &set, CalibrationOptions::default(), &stats, &mut |_| {}).unwrap();
     let source = ModelSource::open(&checkpoint).unwrap();

@@ -121,7 +121,7 @@ fn every_level_with_importance_is_llama_quantizes_file() {
 #[test]
 fn levels_that_need_importance_say_so() {
     let dir = tempfile::tempdir().unwrap();
-    let source = ModelSource::open(&Checkpoint::open(&bundled("")).unwrap()).unwrap();
+    let source = ModelSource::open(&Checkpoint::open(bundled("")).unwrap()).unwrap();
     let mut refused = Vec::new();
     for &file_type in FileType::KNOWN {
         let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(file_type))).unwrap();

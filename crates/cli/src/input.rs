@@ -2,6 +2,7 @@
 
 use crate::error::{CliError, CliResult};
 use candle_core::Device;
+use quant_runtime::calibrate::{CalibrationSet, Placement};
 use quant_runtime::{Checkpoint, Model, Tokenizer};
 use std::path::Path;
 
@@ -34,6 +35,42 @@ pub(crate) fn load(path: &Path) -> CliResult<(Model, Tokenizer)> {
 /// A model, on the CPU.
 pub(crate) fn load_model(path: &Path) -> CliResult<Model> {
     Ok(Model::load(&Checkpoint::open(path)?, &Device::Cpu)?)
+}
+
+/// Where in a calibration text the samples lie.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum PlacementArg {
+    /// Evenly from its start to its end.
+    Spread,
+    /// One after the other from its start.
+    Start,
+}
+
+impl From<PlacementArg> for Placement {
+    fn from(arg: PlacementArg) -> Self {
+        match arg {
+            PlacementArg::Spread => Self::Spread,
+            PlacementArg::Start => Self::Start,
+        }
+    }
+}
+
+/// Sequences to calibrate on, from a text or, if the file's name ends so, from JSON lines.
+pub(crate) fn calibration_set(
+    path: &Path,
+    tokenizer: &Tokenizer,
+    samples: usize,
+    seq_len: usize,
+    placement: PlacementArg,
+) -> CliResult<CalibrationSet> {
+    let is_lines = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jsonl"));
+    Ok(if is_lines {
+        let lines = read_exact_text(path)?;
+        CalibrationSet::from_json_lines(tokenizer, &lines, path, samples, seq_len, placement.into())?
+    } else {
+        let text = read_text(path)?;
+        CalibrationSet::from_text(tokenizer, &text, &file_name(path), samples, seq_len, placement.into())?
+    })
 }
 
 /// The last part of a path, as text.

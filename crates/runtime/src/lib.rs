@@ -10,6 +10,7 @@ mod error;
 pub mod eval;
 pub mod generate;
 pub mod gptq_dir;
+pub mod gptq_model;
 pub mod hf_writer;
 pub mod model;
 pub mod quantize;

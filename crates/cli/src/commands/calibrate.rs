@@ -4,7 +4,7 @@ use crate::error::{CliError, CliResult};
 use crate::output::{print_json, to_stdout};
 use crate::{input, progress};
 use quant_runtime::Error;
-use quant_runtime::calibrate::{CalibrationOptions, CalibrationSet, Detail, calibrate_to_file, to_imatrix};
+use quant_runtime::calibrate::{CalibrationOptions, Detail, calibrate_to_file, to_imatrix};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(crate) struct Args {
     /// GGUF file, or directory with safetensors.
     model: PathBuf,
-    /// Text file, UTF-8; line ends are read as LF.
+    /// Text file, UTF-8, whose line ends are read as LF; or .jsonl: lines with `text`, or with `input_ids` (one sequence each).
     text: PathBuf,
     /// Where the statistics go.
     out: PathBuf,
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Tokens of a window [default: 512, or the model's context if that is shorter].
     #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
+    /// Where in the text the windows lie.
+    #[arg(long, value_enum, default_value = "spread")]
+    sample_from: input::PlacementArg,
     /// Write llama.cpp's importance matrix (GGUF) too.
     #[arg(long, value_name = "OUT.gguf")]
     imatrix: Option<PathBuf>,
@@ -48,10 +51,9 @@ impl Args {
         if self.imatrix.as_ref() == Some(&self.out) {
             return Err(CliError::Usage("the statistics and the importance matrix cannot be the same file".to_owned()));
         }
-        let text = input::read_text(&self.text)?;
         let (model, tokenizer) = input::load(&self.model)?;
         let seq_len = self.seq_len.unwrap_or(512.min(model.config().max_context));
-        let set = CalibrationSet::from_text(&tokenizer, &text, &input::file_name(&self.text), self.samples, seq_len)?;
+        let set = input::calibration_set(&self.text, &tokenizer, self.samples, seq_len, self.sample_from)?;
         let mut warnings = set.warnings();
         if self.process_output && model.config().tied {
             warnings.push("the output matrix is tied to the embeddings and has no statistics of its own".to_owned());

@@ -6,6 +6,7 @@ mod convert;
 mod diff;
 mod edit;
 mod gguf;
+mod gptq;
 mod inspect;
 mod merge;
 mod perplexity;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Calibrate(calibrate::Args),
     Gguf(Box<gguf::Args>),
+    Gptq(Box<gptq::Args>),
     Perplexity(perplexity::Args),
     Run(Box<run::Args>),
     Bench(bench::Args),
@@ -46,6 +48,7 @@ impl Command {
             Self::Convert(args) => args.run(),
             Self::Calibrate(args) => args.run(),
             Self::Gguf(args) => args.run(),
+            Self::Gptq(args) => args.run(),
             Self::Perplexity(args) => args.run(),
             Self::Run(args) => args.run(),
             Self::Bench(args) => args.run(),

@@ -3,7 +3,7 @@
 use crate::error::{CliError, CliResult};
 use crate::{input, output, progress, table};
 use gguf_format::mix::{FileType, MixOptions};
-use quant_runtime::calibrate::{CalibrationOptions, CalibrationSet, calibrate_to_file, to_imatrix};
+use quant_runtime::calibrate::{CalibrationOptions, CalibrationSet, Placement, calibrate_to_file, to_imatrix};
 use quant_runtime::convert::ModelSource;
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, SpeedOptions, evaluate, measure_speed};
 use quant_runtime::generate::{GenerateOptions, Generator, SamplingOptions};
@@ -152,7 +152,7 @@ impl Args {
                 (texts?.join("\n\n"), "sampled by the model".to_owned())
             }
         };
-        let set = CalibrationSet::from_text(tokenizer, &text, &name, 128, CTX)?;
+        let set = CalibrationSet::from_text(tokenizer, &text, &name, 128, CTX, Placement::Spread)?;
         let stats = out.join("pocket-6m.stats.safetensors");
         let summary = calibrate_to_file(model, &set, CalibrationOptions::default(), stats, &mut |_| ())?;
         let path = out.join("pocket-6m.imatrix.gguf");

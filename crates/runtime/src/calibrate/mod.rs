@@ -14,6 +14,6 @@ pub use collect::{CalibrationOptions, CalibrationProgress, CalibrationSummary, c
 pub(crate) use importance::load_importance_and_matrix;
 pub use importance::{load_importance, to_imatrix};
 pub use quant_core::input_stats::{Detail, InputStats};
-pub use samples::CalibrationSet;
+pub use samples::{CalibrationSet, Placement};
 pub use sites::{SiteInfo, linear_sites};
 pub use stats_file::{StatsFile, StatsFileWriter};

@@ -3,12 +3,12 @@
 use crate::checkpoint::HfDir;
 use crate::hf_writer::{HfDirWriter, OwnedTensor, WriteOptions, WrittenDir};
 use crate::{Error, Result};
-use gptq::checkpoint::{DType, DynamicRule, GptqConfig, PackedModule};
+use gptq::checkpoint::{DType, DynamicRule, GptqConfig, PackedModule, StoredModule, StoredTensor};
 use half::{bf16, f16};
 use quant_core::affine::AffineMatrix;
 use safetensors::Dtype;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,6 +77,36 @@ impl GptqDirWriter {
     /// The parts that are done and the notes they were committed with.
     pub fn parts(&self) -> impl Iterator<Item = (u32, &str)> {
         self.inner.parts()
+    }
+
+    /// The modules of a part that is done, unpacked, by name.
+    ///
+    /// # Errors
+    /// [`Error::Gptq`] if the part is not what the config says; nothing for a part that is not there.
+    pub fn matrices(&self, index: u32) -> Result<HashMap<String, AffineMatrix>> {
+        let mut matrices = HashMap::new();
+        let Some(file) = self.inner.part(index) else { return Ok(matrices) };
+        let entries: HashMap<&str, _> = file.entries().map(|e| (e.name, e)).collect();
+        for module in entries.keys().filter_map(|name| name.strip_suffix(".qweight")) {
+            let wrong = |e| error(self.inner.source().path(), &format!("finished module `{module}`: "), e);
+            let tensor = |suffix: &str| {
+                let entry = entries.get(format!("{module}.{suffix}").as_str())?;
+                let dtype = match entry.dtype {
+                    Dtype::I32 => DType::I32,
+                    Dtype::F16 => DType::F16,
+                    _ => return None,
+                };
+                Some(StoredTensor { dtype, shape: entry.shape, data: entry.data })
+            };
+            let (Some(qweight), Some(qzeros), Some(scales)) = (tensor("qweight"), tensor("qzeros"), tensor("scales"))
+            else {
+                continue;
+            };
+            let stored = StoredModule { qweight, qzeros, scales, g_idx: tensor("g_idx") };
+            let Some(spec) = self.config.module(module) else { continue };
+            matrices.insert(module.to_owned(), stored.unpack(&spec, self.config.zero_point).map_err(wrong)?);
+        }
+        Ok(matrices)
     }
 
     /// Where the caller may keep files of its own meanwhile, see [`HfDirWriter::scratch`].

@@ -6,7 +6,7 @@ use super::ops::{Norm, with_values};
 use super::rope::RopeTable;
 use crate::{Error, Result};
 use candle_core::{D, Device, Tensor};
-use quant_kernels::{attention, rope};
+use quant_kernels::{KvStore, attention, rope};
 use rayon::prelude::*;
 
 /// Norms of each head of q and of k (Qwen3).
@@ -30,18 +30,25 @@ impl Attention<'_> {
     pub(super) fn forward(&self, qkv: &Tensor, cache: &mut LayerCache) -> Result<Tensor> {
         match cache {
             LayerCache::Own(store) => {
-                let (tokens, width) = qkv.dims2()?;
+                let (tokens, _) = qkv.dims2()?;
                 let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
-                self.norm_and_rotate(&mut qkv, width)?;
-                let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
-                store.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
-                let mut out = vec![0.0; tokens * q];
-                let (heads, window, scale) = (self.config.num_heads, self.config.sliding_window, self.scale());
-                attention(&qkv, width, tokens, heads, store, window, scale as f32, &mut out)?;
-                Ok(Tensor::from_vec(out, (tokens, q), &Device::Cpu)?)
+                let out = self.forward_values(&mut qkv, tokens, store)?;
+                Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
             }
             LayerCache::Candle(cache) => self.forward_candle(qkv, cache),
         }
+    }
+
+    /// The same on values, with the own kernels. q and k of `qkv` are rotated in place.
+    pub(super) fn forward_values(&self, qkv: &mut [f32], tokens: usize, store: &mut KvStore) -> Result<Vec<f32>> {
+        let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
+        let width = q + 2 * kv;
+        self.norm_and_rotate(qkv, width)?;
+        store.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
+        let mut out = vec![0.0; tokens * q];
+        let (heads, window, scale) = (self.config.num_heads, self.config.sliding_window, self.scale());
+        attention(qkv, width, tokens, heads, store, window, scale as f32, &mut out)?;
+        Ok(out)
     }
 
     fn scale(&self) -> f64 {

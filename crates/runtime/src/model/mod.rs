@@ -4,12 +4,14 @@ mod attention;
 mod config;
 mod forward;
 mod kv_cache;
+mod layer_walk;
 mod ops;
 mod rope;
 mod weights;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling};
 pub use kv_cache::KvCache;
+pub(crate) use layer_walk::{DenseWeights, LayerParts, LayerWalk};
 pub use quant_kernels::Activations;
 
 use crate::{Checkpoint, Error, Result};

@@ -250,6 +250,13 @@ impl Norm {
         Ok(candle_nn::ops::rms_norm(&x.contiguous()?, &self.tensor, self.eps)?)
     }
 
+    /// Norms each row of `x`, with the own kernel.
+    pub(super) fn forward_values(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; x.len()];
+        quant_kernels::rms_norm(x, &self.values, self.eps, &mut y)?;
+        Ok(y)
+    }
+
     /// Norms each row of `x` in place.
     pub(super) fn in_place(&self, x: &mut [f32], scratch: &mut Vec<f32>) -> Result<()> {
         scratch.clear();
