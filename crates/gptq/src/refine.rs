@@ -2,7 +2,7 @@
 //! all others are known.
 //!
 //! A sweep takes each column again and gives it the code that is best while all others stay, which is the nearest to
-//! `q_i + [(W − Q) H]_i / H_ii` (coordinate descent, as in QuantEase, arXiv 2309.01885, section 3). Before that each group's scale moves to
+//! `q_i + [(W − Q) H]_i / H_ii` (coordinate descent, as in QuantEase, arXiv 2309.01885). Before that each group's scale moves to
 //! where the loss is least with the codes as they are. Neither step can raise the loss.
 
 use crate::codec::{GroupCodec, LANES};
