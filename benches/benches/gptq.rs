@@ -40,9 +40,11 @@ fn layer(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements((IN_FEATURES * IN_FEATURES) as u64));
     group.bench_function("factor", |bencher| bencher.iter(|| Factor::new(black_box(&stats), &options)));
     group.throughput(Throughput::Elements((OUT_FEATURES * IN_FEATURES) as u64));
-    for search in [ScaleSearch::MinMax, ScaleSearch::Mse, ScaleSearch::Hessian] {
-        options.search = search;
-        group.bench_function(format!("quantize, {search:?}"), |bencher| {
+    for (search, refine) in
+        [(ScaleSearch::MinMax, 0), (ScaleSearch::Mse, 0), (ScaleSearch::Hessian, 0), (ScaleSearch::Hessian, 1)]
+    {
+        (options.search, options.refine) = (search, refine);
+        group.bench_function(format!("quantize, {search:?}, {refine} sweeps"), |bencher| {
             bencher.iter(|| gptq::quantize(black_box(&weights), OUT_FEATURES, &factor, &options))
         });
     }

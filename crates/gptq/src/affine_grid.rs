@@ -127,17 +127,18 @@ fn sums<const N: usize>(weights: &[f32], importance: &[f32], terms: impl Fn(f32,
     const WIDE: usize = 16;
     let mut parts = [[0.0f32; WIDE]; N];
     let (weights, importance) = (weights.as_chunks::<WIDE>(), importance.as_chunks::<WIDE>());
-    // What is left over, filled up with weights of no importance.
-    let mut rest = ([0.0; WIDE], [0.0; WIDE]);
-    rest.0.iter_mut().zip(weights.1).for_each(|(to, from)| *to = *from);
-    rest.1.iter_mut().zip(importance.1).for_each(|(to, from)| *to = *from);
-    let rest = (!weights.1.is_empty()).then_some((&rest.0, &rest.1));
-    for (weights, importance) in weights.0.iter().zip(importance.0).chain(rest) {
+    for (weights, importance) in weights.0.iter().zip(importance.0) {
         for lane in 0..WIDE {
             let terms = terms(weights[lane], importance[lane]);
             for part in 0..N {
                 parts[part][lane] += terms[part];
             }
+        }
+    }
+    for (lane, (&weight, &importance)) in weights.1.iter().zip(importance.1).enumerate() {
+        let terms = terms(weight, importance);
+        for part in 0..N {
+            parts[part][lane] += terms[part];
         }
     }
     parts.map(|part| part.iter().sum())

@@ -90,6 +90,14 @@ impl ColumnOrder {
         pieces
     }
 
+    /// Columns and their positions, by runs of neighbouring columns that a cache line holds: transposing goes from one to the next.
+    pub(crate) fn cache_lines(&self) -> Vec<Vec<(usize, usize)>> {
+        let mut places: Vec<(usize, usize)> =
+            self.columns.iter().enumerate().map(|(position, &column)| (column as usize, position)).collect();
+        places.sort_unstable();
+        places.chunks(16).map(<[_]>::to_vec).collect()
+    }
+
     /// The positions of a group, by slot.
     pub(crate) fn group(&self, group: usize) -> &[u32] {
         let start = group * self.group_size;

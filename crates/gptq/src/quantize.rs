@@ -122,8 +122,10 @@ pub fn quantize_onto<C: GroupCodec>(
     if weights.len() != expected {
         return Err(GptqError::Length { name: "weights", expected, found: weights.len() });
     }
-    if let Some(at) = weights.par_iter().position_first(|w| !w.is_finite()) {
-        return Err(GptqError::NonFiniteWeight { row: at / in_features, column: at % in_features });
+    let bad_row = |row: &[f32]| !row.iter().all(|w| w.is_finite());
+    if let Some(row) = weights.par_chunks(in_features).position_first(bad_row) {
+        let column = weights[row * in_features..].iter().position(|w| !w.is_finite()).unwrap_or(0);
+        return Err(GptqError::NonFiniteWeight { row, column });
     }
     Ok(solver::solve(codec, factor, weights, passes))
 }

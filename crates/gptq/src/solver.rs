@@ -174,18 +174,43 @@ fn foresee<const FUSED: bool>(
 /// `start + Σ_j factors_j errors_j`.
 #[inline(always)]
 pub(crate) fn with_errors<const FUSED: bool>(start: &Lane, factors: &[f32], errors: &[Lane]) -> Lane {
-    // Two sums: one alone would wait for each multiply-add.
-    let (mut even, mut odd) = (*start, [0.0f32; LANES]);
-    let (pairs, twos) = (errors.chunks_exact(2), factors.chunks_exact(2));
-    if let (&[error], &[factor]) = (pairs.remainder(), twos.remainder()) {
-        add_product::<FUSED>(&mut odd, factor, &error);
+    // Sums of a part of the lanes: they stay in registers, and none waits for its last multiply-add.
+    const PART: usize = 16;
+    let mut out = *start;
+    let (factors, errors) = (factors.as_chunks::<4>(), errors.as_chunks::<4>());
+    for (part, out) in out.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+        let (mut a, mut b, mut c, mut d) = (*out, [0.0f32; PART], [0.0f32; PART], [0.0f32; PART]);
+        for (factors, errors) in factors.0.iter().zip(errors.0) {
+            let [e0, e1, e2, e3] = errors.each_ref().map(|errors| &errors.as_chunks::<PART>().0[part]);
+            for lane in 0..PART {
+                a[lane] = multiply_add::<FUSED>(factors[0], e0[lane], a[lane]);
+            }
+            for lane in 0..PART {
+                b[lane] = multiply_add::<FUSED>(factors[1], e1[lane], b[lane]);
+            }
+            for lane in 0..PART {
+                c[lane] = multiply_add::<FUSED>(factors[2], e2[lane], c[lane]);
+            }
+            for lane in 0..PART {
+                d[lane] = multiply_add::<FUSED>(factors[3], e3[lane], d[lane]);
+            }
+        }
+        for (&factor, errors) in factors.1.iter().zip(errors.1) {
+            let errors = &errors.as_chunks::<PART>().0[part];
+            for lane in 0..PART {
+                a[lane] = multiply_add::<FUSED>(factor, errors[lane], a[lane]);
+            }
+        }
+        for lane in 0..PART {
+            out[lane] = (a[lane] + b[lane]) + (c[lane] + d[lane]);
+        }
     }
-    for (pair, factors) in pairs.zip(twos) {
-        add_product::<FUSED>(&mut even, factors[0], &pair[0]);
-        add_product::<FUSED>(&mut odd, factors[1], &pair[1]);
-    }
-    even.iter_mut().zip(odd).for_each(|(even, odd)| *even += odd);
-    even
+    out
+}
+
+#[inline(always)]
+fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { c + a * b }
 }
 
 /// Neighbouring columns of one group, or of a block where groups are scattered, whose `updated` lacks only their own errors.
@@ -264,13 +289,6 @@ impl Piece<'_> {
     }
 }
 
-#[inline(always)]
-fn add_product<const FUSED: bool>(sum: &mut Lane, factor: f32, values: &Lane) {
-    for (sum, &value) in sum.iter_mut().zip(values) {
-        *sum = if FUSED { factor.mul_add(value, *sum) } else { *sum + factor * value };
-    }
-}
-
 /// Parameters of a group for each row.
 #[inline(always)]
 fn fit<C: GroupCodec>(
@@ -312,9 +330,11 @@ impl<P: Copy + Default> Tile<P> {
     fn new(factor: &Factor, weights: &[f32], groups: usize) -> Self {
         let n = factor.in_features();
         let mut target = vec![[0.0; LANES]; n];
-        for (lane, row) in weights.chunks_exact(n).enumerate() {
-            for (target, &column) in target.iter_mut().zip(&factor.order.columns) {
-                target[lane] = row[column as usize];
+        for columns in factor.order.cache_lines() {
+            for (lane, row) in weights.chunks_exact(n).enumerate() {
+                for &(column, position) in &columns {
+                    target[position][lane] = row[column];
+                }
             }
         }
         if let Some(shift) = &factor.shift {
@@ -342,8 +362,12 @@ impl<P: Copy + Default> Tile<P> {
     /// Puts codes and parameters in their places; the loss with damping, and the squared error of the weights.
     fn write(&self, order: &ColumnOrder, codes: &mut [u8], params: &mut [P]) -> (f64, f64) {
         let (n, groups) = (order.columns.len(), self.params.len());
-        for (lane, (codes, params)) in codes.chunks_exact_mut(n).zip(params.chunks_exact_mut(groups)).enumerate() {
-            self.codes.iter().zip(&order.columns).for_each(|(from, &column)| codes[column as usize] = from[lane]);
+        for columns in order.cache_lines() {
+            for (lane, row) in codes.chunks_exact_mut(n).enumerate() {
+                columns.iter().for_each(|&(column, position)| row[column] = self.codes[position][lane]);
+            }
+        }
+        for (lane, params) in params.chunks_exact_mut(groups).enumerate() {
             self.params.iter().zip(params).for_each(|(from, to)| *to = from[lane]);
         }
         (self.loss, self.errors.as_flattened().iter().map(|&v| f64::from(v) * f64::from(v)).sum())
