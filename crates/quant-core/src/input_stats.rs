@@ -14,6 +14,7 @@
 
 use crate::UpperTriangle;
 use crate::syrk::add_gram;
+use rayon::prelude::*;
 
 /// Input that statistics cannot be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,24 +148,27 @@ impl InputStats {
             self.count += rows as u64;
             return Ok(());
         }
-        // One pass: a sum of absolute values is finite exactly if all of them are (f64 cannot overflow here).
-        let mut check = 0.0f64;
-        for row in x.chunks_exact(cols) {
-            check += row.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-        }
-        if !check.is_finite() {
+        // Without its sign a value that is not finite has the bits of infinity or more. A maximum vectorizes; looking for the place would not.
+        let largest = |x: &[f32]| x.iter().fold(0, |max, v| max.max(v.to_bits() as i32 & i32::MAX));
+        if x.par_chunks(1 << 14).map(largest).max().is_some_and(|bits| bits >= f32::INFINITY.to_bits() as i32) {
             let at = x.iter().position(|v| !v.is_finite()).unwrap_or(0);
             return Err(StatsError::NonFinite { row: at / cols, column: at % cols });
         }
-        for row in x.chunks_exact(cols) {
-            let sums = self.sum_squares.iter_mut().zip(&mut self.abs_sum).zip(&mut self.abs_max);
-            for (((square, abs), max), &v) in sums.zip(row) {
-                let a = v.abs();
-                *square += f64::from(a) * f64::from(a);
-                *abs += f64::from(a);
-                *max = if a > *max { a } else { *max };
+        // Threads share the columns, so each sum is in row order whatever their number.
+        const SHARE: usize = 256;
+        let sums = self.sum_squares.par_chunks_mut(SHARE).zip(self.abs_sum.par_chunks_mut(SHARE));
+        let sums = sums.zip(self.abs_max.par_chunks_mut(SHARE)).enumerate();
+        sums.for_each(|(share, ((squares, abs_sums), maxima))| {
+            for row in x.chunks_exact(cols) {
+                let sums = squares.iter_mut().zip(abs_sums.iter_mut()).zip(maxima.iter_mut());
+                for (((square, abs), max), &v) in sums.zip(&row[share * SHARE..]) {
+                    let a = v.abs();
+                    *square += f64::from(a) * f64::from(a);
+                    *abs += f64::from(a);
+                    *max = if a > *max { a } else { *max };
+                }
             }
-        }
+        });
         if let Some(gram) = &mut self.gram {
             add_gram(gram, x);
             // The f64 sums are the better diagonal.
