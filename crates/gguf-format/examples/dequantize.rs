@@ -7,6 +7,9 @@ use std::time::Instant;
 
 use gguf_format::{GgmlType, blocks};
 
+/// Passes between two looks at the clock, which takes as long as some hundred values.
+const PASSES: u32 = 16;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [ty, input, output] = &args[..] else {
@@ -15,15 +18,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ty = GgmlType::from_name(ty).ok_or_else(|| format!("no type {ty}"))?;
     let layout = ty.layout().ok_or("the type has no layout")?;
     let data = std::fs::read(input)?;
-    let mut values = vec![0f32; data.len() / layout.block_bytes as usize * layout.block_len as usize];
+    let len = data.len() / layout.block_bytes as usize * layout.block_len as usize;
+    // The values begin where a cache line does, as the buffers of tensors do.
+    let mut room = vec![0f32; len + 16];
+    let first = room.as_ptr().align_offset(64).min(16);
+    let values = &mut room[first..first + len];
 
     let (mut least, begin) = (f64::INFINITY, Instant::now());
     while begin.elapsed().as_secs_f64() < 0.2 {
-        for _ in 0..64 {
-            let start = Instant::now();
-            blocks::dequantize(ty, &data, std::hint::black_box(&mut values))?;
-            least = least.min(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        for _ in 0..PASSES {
+            blocks::dequantize(ty, &data, std::hint::black_box(&mut *values))?;
         }
+        least = least.min(start.elapsed().as_secs_f64() / f64::from(PASSES));
     }
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     std::fs::write(output, bytes)?;

@@ -89,6 +89,30 @@ fn f32_is_copied() {
     assert_eq!(values, [1.0, -2.0]);
 }
 
+/// Blocks that are read together, and values that are written from any address on, are those of one block after the other.
+#[test]
+fn how_many_blocks_and_where_to_changes_nothing() {
+    for &ty in GgmlType::KNOWN.iter().filter(|&&ty| blocks::can_dequantize(ty)) {
+        let layout = ty.layout().unwrap();
+        let (len, block_bytes) = (layout.block_len as usize, layout.block_bytes as usize);
+        let most = if len == 1 { 100 } else { 19 };
+        let bytes = seeded_bytes(9, most * block_bytes);
+        let mut single = vec![0.0; most * len];
+        for (bytes, values) in bytes.chunks(block_bytes).zip(single.chunks_mut(len)) {
+            blocks::dequantize(ty, bytes, values).unwrap();
+        }
+        for n in 0..=most {
+            for first in 0..9 {
+                let mut room = vec![7.0; first + n * len + 1];
+                blocks::dequantize(ty, &bytes[..n * block_bytes], &mut room[first..first + n * len]).unwrap();
+                let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+                assert!(room[first..].iter().zip(&single[..n * len]).all(same), "{ty}: {n} blocks from {first} on");
+                assert!(room[..first].iter().chain(room.last()).all(|&x| x == 7.0), "{ty}: written elsewhere");
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_lengths_and_types_are_errors() {
     let mut values = [0.0; 32];

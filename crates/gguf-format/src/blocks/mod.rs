@@ -58,7 +58,7 @@ mod tq2_0;
 use crate::{Error, GgmlType, Result};
 use alloc::format;
 use alloc::string::{String, ToString};
-use rows::{each_block, each_read};
+use rows::{each_block, each_read, each_scaled};
 use simd::versions;
 
 pub use quantize::{can_quantize, needs_importance, quantize};
@@ -109,7 +109,7 @@ fn dequantizer(ty: GgmlType) -> Option<Dequantizer> {
         GgmlType::Q4_1 => versions!(|src => dst| each_read!(src, dst, q4_1::dequantize)),
         GgmlType::Q5_0 => versions!(|src => dst| each_read!(src, dst, q5_0::dequantize)),
         GgmlType::Q5_1 => versions!(|src => dst| each_read!(src, dst, q5_1::dequantize)),
-        GgmlType::Q8_0 => versions!(|src => dst| each_read!(src, dst, q8_0::dequantize)),
+        GgmlType::Q8_0 => versions!(|src => dst| each_scaled!(src, dst, q8_0::dequantize)),
         GgmlType::Q2_K => versions!(|src => dst| each_read!(src, dst, q2_k::dequantize)),
         GgmlType::Q3_K => versions!(|src => dst| each_read!(src, dst, q3_k::dequantize)),
         GgmlType::Q4_K => versions!(|src => dst| each_read!(src, dst, q4_k::dequantize)),

@@ -12,11 +12,11 @@
 //! ```
 
 use super::affine_search::{Affine, Candidates, affine_search};
-use super::lanes::{Lanes, each, sum_of_squares, sums, sums_of_squares, transpose, zip};
-use super::packing::{field, field_mut, scale, write_scale};
+use super::lanes::{Lanes, build, each, sum_of_squares, sums, sums_of_squares, transpose, zip};
+use super::packing::{field, field_mut, scale, two_scales, write_scale};
 use super::rounding::nearest_int;
 use super::scale_search::scale_search;
-use super::simd::one_at_a_time;
+use super::simd::{in_memory, one_at_a_time};
 #[cfg(not(feature = "std"))]
 use crate::float::SquareRoot as _;
 
@@ -25,32 +25,38 @@ pub(super) const BYTES: usize = 2 + 2 + 12 + 128;
 
 #[inline(always)]
 pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
-    let d = scale::<0, BYTES>(block);
-    let dmin = scale::<2, BYTES>(block);
-    let (scales, mins) = unpack_scales(field::<4, 12, BYTES>(block));
+    let scaling = scaling(block);
+    let (scales, mins) = in_memory(&scaling);
     let qs: &[u8; 128] = field::<16, 128, BYTES>(block);
-    let (scales, mins) = (each(&scales, |scale| d * f32::from(scale)), each(&mins, |min| dmin * f32::from(min)));
     for (i, (out, qs)) in out.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0).enumerate() {
         one_at_a_time();
         let (d0, m0, d1, m1) = (scales[2 * i], mins[2 * i], scales[2 * i + 1], mins[2 * i + 1]);
         for (l, &q) in qs.iter().enumerate() {
-            out[l] = d0 * f32::from(q & 15) - m0;
-            out[l + 32] = d1 * f32::from(q >> 4) - m1;
+            // Widened once for both codes.
+            let q = i32::from(q);
+            out[l] = d0 * (q & 15) as f32 + m0;
+            out[l + 32] = d1 * (q >> 4) as f32 + m1;
         }
     }
+}
+
+/// What the codes of each sub-block are multiplied with, and what is added to them. Q5_K shares it.
+#[inline(always)]
+pub(super) fn scaling<const BYTES: usize>(block: &[u8; BYTES]) -> ([f32; 8], [f32; 8]) {
+    let (d, dmin) = two_scales(block);
+    let (scales, mins) = unpack_scales(field::<4, 12, BYTES>(block));
+    (each(&scales, |scale| d * f32::from(scale)), each(&mins, |min| -(dmin * f32::from(min))))
 }
 
 /// The 8 scales and the 8 minimums, 0..=63. Q5_K shares this packing.
 #[inline(always)]
 pub(super) fn unpack_scales(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let (mut scales, mut mins) = ([0; 8], [0; 8]);
-    for j in 0..4 {
-        scales[j] = packed[j] & 63;
-        mins[j] = packed[j + 4] & 63;
-        scales[j + 4] = packed[j + 8] & 15 | packed[j] >> 6 << 4;
-        mins[j + 4] = packed[j + 8] >> 4 | packed[j + 4] >> 6 << 4;
-    }
-    (scales, mins)
+    // Four bytes at a time.
+    let [low, low_mins, rest] = [0, 4, 8].map(|at| u32::from_le_bytes(build(|i| packed[at + i])));
+    let high = rest & 0x0f0f_0f0f | low >> 2 & 0x3030_3030;
+    let high_mins = rest >> 4 & 0x0f0f_0f0f | low_mins >> 2 & 0x3030_3030;
+    let both = |low: u32, high: u32| (u64::from(low & 0x3f3f_3f3f) | u64::from(high) << 32).to_le_bytes();
+    (both(low, high), both(low_mins, high_mins))
 }
 
 /// Without weights `quantize_row_q4_K_ref`, with them `quantize_row_q4_K_impl`.

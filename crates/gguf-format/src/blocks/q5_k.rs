@@ -9,10 +9,10 @@
 //! ```
 
 use super::affine_search::Candidates;
-use super::codes::{nibbles, scaled_and_moved};
-use super::lanes::each;
+use super::codes::scaled_and_moved;
+use super::lanes::{build, each};
 use super::packing::{field, field_mut, scale, write_scale};
-use super::q4_k::{Found, codes, find_scales, pack_scales, unpack_scales};
+use super::q4_k::{Found, codes, find_scales, pack_scales, scaling};
 use super::simd::{in_memory, one_at_a_time};
 
 pub(super) const LEN: usize = 256;
@@ -20,24 +20,17 @@ pub(super) const BYTES: usize = 2 + 2 + 12 + 32 + 128;
 
 #[inline(always)]
 pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
-    let d = scale::<0, BYTES>(block);
-    let dmin = scale::<2, BYTES>(block);
-    let (scales, mins) = unpack_scales(field::<4, 12, BYTES>(block));
-    let qh: &[u8; 32] = field::<16, 32, BYTES>(block);
-    let qs: &[u8; 128] = field::<48, 128, BYTES>(block);
-    // What each sub-block is multiplied with, and what is added to it.
-    let scaling = (each(&scales, |scale| d * f32::from(scale)), each(&mins, |min| -(dmin * f32::from(min))));
+    let scaling = scaling(block);
     let (scales, mins) = in_memory(&scaling);
+    // Their lowest bits are those of the next two sub-blocks.
+    let mut qh = *field::<16, 32, BYTES>(block);
+    let qs: &[u8; 128] = field::<48, 128, BYTES>(block);
     for (i, (out, qs)) in out.as_chunks_mut::<64>().0.iter_mut().zip(qs.as_chunks::<32>().0).enumerate() {
         one_at_a_time();
-        let mut codes = nibbles::<32, 64>(qs);
-        let (low, high) = codes.split_at_mut(32);
-        for ((low, high), &h) in low.iter_mut().zip(high).zip(qh) {
-            *low |= (h >> (2 * i) << 4 & 16) as i8;
-            *high |= (h >> (2 * i + 1) << 4 & 16) as i8;
-        }
-        let codes = in_memory(&codes).as_chunks::<32>().0;
-        for (j, (codes, out)) in codes.iter().zip(out.as_chunks_mut().0).enumerate() {
+        let codes: [[i8; 32]; 2] =
+            [build(|l| (qs[l] & 15 | qh[l] << 4 & 16) as i8), build(|l| (qs[l] >> 4 | qh[l] << 3 & 16) as i8)];
+        qh = each(&qh, |h| h >> 2);
+        for (j, (codes, out)) in in_memory(&codes).iter().zip(out.as_chunks_mut().0).enumerate() {
             scaled_and_moved(codes, scales[2 * i + j], mins[2 * i + j], out);
         }
     }

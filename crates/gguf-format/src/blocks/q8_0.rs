@@ -5,15 +5,14 @@
 //!       2..34  qs, two's complement
 //! ```
 
-use super::packing::{field, field_mut, scale, write_scale};
+use super::packing::{field, field_mut, write_scale};
 use super::rounding::round_half_away;
 
 pub(super) const LEN: usize = 32;
 pub(super) const BYTES: usize = 2 + 32;
 
 #[inline(always)]
-pub(super) fn dequantize(block: &[u8; BYTES], out: &mut [f32; LEN]) {
-    let d = scale::<0, BYTES>(block);
+pub(super) fn dequantize(block: &[u8; BYTES], d: f32, out: &mut [f32; LEN]) {
     let qs: &[u8; 32] = field::<2, 32, BYTES>(block);
     for (x, &q) in out.iter_mut().zip(qs) {
         *x = f32::from(q as i8) * d;

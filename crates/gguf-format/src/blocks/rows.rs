@@ -26,6 +26,28 @@ macro_rules! each_read {
     };
 }
 
+/// As [`each_read`], for blocks that begin with a scale in half precision: `kernel(bytes, scale, values)`. The scales of eight blocks are
+/// converted at once: one alone takes as long as the codes of its block.
+macro_rules! each_scaled {
+    ($src:expr, $dst:expr, $kernel:expr) => {{
+        let (eights, rest) = $src.as_chunks().0.as_chunks::<8>();
+        let (eights_out, rest_out) = $dst.as_chunks_mut().0.as_chunks_mut::<8>();
+        for (blocks, values) in eights.iter().zip(eights_out) {
+            let bits = $crate::blocks::lanes::each(blocks, |block| u16::from_le_bytes([block[0], block[1]]));
+            let scales = $crate::blocks::lanes::each(&bits, $crate::blocks::f16::f16_to_f32);
+            let scales = $crate::blocks::simd::in_memory(&scales);
+            for ((bytes, values), &scale) in blocks.iter().zip(values).zip(scales) {
+                $crate::blocks::simd::one_at_a_time();
+                $kernel(bytes, scale, values);
+            }
+        }
+        for (bytes, values) in rest.iter().zip(rest_out) {
+            $crate::blocks::simd::one_at_a_time();
+            $kernel(bytes, $crate::blocks::packing::scale::<0, _>(bytes), values);
+        }
+    }};
+}
+
 /// Super-blocks, each with the importance of its columns: `kernel(values, importance, bytes)`, or with the lattice behind them.
 macro_rules! each_super {
     ($src:expr, $importance:expr, $dst:expr, $kernel:expr, $lattice:expr) => {{
@@ -81,7 +103,7 @@ macro_rules! each_eight {
     };
 }
 
-pub(super) use {each_block, each_eight, each_read, each_super, each_weighted};
+pub(super) use {each_block, each_eight, each_read, each_scaled, each_super, each_weighted};
 
 /// The `i`-th eight of blocks of 32 of a row; behind the row's end, zeros.
 #[inline(always)]
