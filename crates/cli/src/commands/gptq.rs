@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// How scales are found: to span the weights, by the weights' squared error, or by the error of the layer's output.
     #[arg(long, value_enum, default_value = "hessian")]
     scale_search: Search,
+    /// Sweeps after the first pass in which codes and scales may still change, each about as long as the first; 0: as published.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    refine: usize,
     /// Text to calibrate on, UTF-8; or .jsonl: lines with `text`, or with `input_ids` (one sequence each).
     #[arg(long, value_name = "TEXT", required_unless_present = "rtn")]
     calibration: Option<PathBuf>,
@@ -59,6 +62,10 @@ pub(crate) struct Args {
     /// Where in the text the sequences lie.
     #[arg(long, value_enum, default_value = "spread")]
     sample_from: PlacementArg,
+    /// The most that one token's activations count, in medians of their sequence's squared norms; 0: all in full. The first token of a sequence often
+    /// has some a thousand times those of others.
+    #[arg(long, value_name = "X", default_value_t = 4.0)]
+    row_limit: f32,
     /// Round to nearest, without calibration: what GPTQ is to be compared with.
     #[arg(long, conflicts_with_all = ["calibration", "desc_act"])]
     rtn: bool,
@@ -109,6 +116,7 @@ impl Args {
         let mut options = Options::new(self.bits, self.group_size.0);
         options.symmetric = self.sym;
         options.damp = self.damp;
+        options.refine = self.refine;
         options.search = match self.scale_search {
             Search::Minmax => ScaleSearch::MinMax,
             Search::Mse => ScaleSearch::Mse,
@@ -126,6 +134,7 @@ impl Args {
             Format::GptqV2 => ZeroPoint::AsIs,
         });
         plan.round_to_nearest = self.rtn;
+        plan.row_limit = Some(self.row_limit).filter(|&limit| limit > 0.0);
         plan.overwrite = self.overwrite;
         plan.resume = !self.no_resume;
 

@@ -20,6 +20,9 @@ pub struct GptqPlan {
     pub zero_point: Option<ZeroPoint>,
     /// Round to nearest, without sequences: what GPTQ is to be compared with.
     pub round_to_nearest: bool,
+    /// The most that one calibration row counts, in medians of its sequence's squared norms; `None`: every row in full. The first token of a sequence
+    /// often has activations a thousand times those of all others, at which its output hardly matters; in full it would decide every scale.
+    pub row_limit: Option<f32>,
     /// Replace a target that holds a model.
     pub overwrite: bool,
     /// Go on where an earlier run with the same source, plan and sequences was cut short.
@@ -52,6 +55,7 @@ impl GptqPlan {
             rules: Vec::new(),
             zero_point: None,
             round_to_nearest: false,
+            row_limit: Some(4.0),
             overwrite: false,
             resume: true,
             activation_memory: 1 << 30,
@@ -124,7 +128,7 @@ impl GptqPlan {
             }
             _ => "rounded to nearest".to_owned(),
         };
-        format!("{:?}\n{:?}\n{tokens}", self.options, self.rules)
+        format!("{:?}\n{:?}\n{:?}\n{tokens}", self.options, self.rules, self.row_limit)
     }
 }
 
