@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// names change first, then keys and tensors are removed, then set or replaced: --remove and --set take the new names.
 ///
 /// A value is TYPE:VALUE, where TYPE is u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, bool (true or false), string (all that follows,
-/// as it is), or an array of these: array[i32]:1,2,3 or, as a JSON list, array[string]:["a","b, c"].
+/// as it is), or an array of these: `array[i32]:1,2,3` or, as a JSON list, `array[string]:["a","b, c"]`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The file to edit.
