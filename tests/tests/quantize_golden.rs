@@ -51,6 +51,19 @@ fn file_sha256(path: &Path) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Writes a level; says how its file differs from the `bytes` and `sha256` of llama-quantize's.
+fn difference(
+    source: &ModelSource,
+    options: QuantizeOptions,
+    out: &Path,
+    name: &str,
+    theirs: &Value,
+) -> Option<String> {
+    let report = QuantizePlan::new(source, options).unwrap().run(out, &|_| ControlFlow::Continue(())).unwrap();
+    let differs = theirs["bytes"] != report.bytes || theirs["sha256"] != file_sha256(out);
+    differs.then(|| format!("{name}: {} bytes, theirs {}", report.bytes, theirs["bytes"]))
+}
+
 #[test]
 fn every_level_is_llama_quantizes_file() {
     let (Some(results), Some(keys_from)) =
@@ -69,12 +82,9 @@ fn every_level_is_llama_quantizes_file() {
     for (name, result) in results {
         let Some(file_type) = FileType::from_name(name).filter(|t| *t != FileType::F32) else { continue };
         let out = dir.path().join(name);
-        let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(file_type))).unwrap();
-        let report = plan.run(&out, &|_| ControlFlow::Continue(())).unwrap();
+        let options = QuantizeOptions::new(MixOptions::new(file_type));
         levels += 1;
-        if result["bytes"] != report.bytes || result["sha256"] != file_sha256(&out) {
-            failures.push(format!("{name}: {} bytes, theirs {}", report.bytes, result["bytes"]));
-        }
+        failures.extend(difference(&source, options, &out, name, result));
     }
     assert!(failures.is_empty(), "{} of {levels} levels differ:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(levels, 18);
@@ -106,12 +116,8 @@ fn every_level_with_importance_is_llama_quantizes_file() {
         let out = dir.path().join(name);
         let mut options = QuantizeOptions::new(MixOptions::new(FileType::from_name(name).unwrap()));
         options.importance = Some(importance.clone());
-        let plan = QuantizePlan::new(&source, options).unwrap();
-        let report = plan.run(&out, &|_| ControlFlow::Continue(())).unwrap();
         levels += 1;
-        if result["bytes"] != report.bytes || result["sha256"] != file_sha256(&out) {
-            failures.push(format!("{name}: {} bytes, theirs {}", report.bytes, result["bytes"]));
-        }
+        failures.extend(difference(&source, options, &out, name, result));
     }
     assert!(failures.is_empty(), "{} of {levels} levels differ:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(levels, 18);

@@ -10,6 +10,7 @@ pub(super) fn field<const AT: usize, const N: usize, const BYTES: usize>(block: 
     const { assert!(AT + N <= BYTES, "the field ends behind the block") };
     match block[AT..].first_chunk() {
         Some(part) => part,
+        // The assertion above: it does not compile for a field that is longer than the rest.
         None => unreachable!(),
     }
 }
@@ -20,6 +21,7 @@ pub(super) fn field_mut<const AT: usize, const N: usize, const BYTES: usize>(blo
     const { assert!(AT + N <= BYTES, "the field ends behind the block") };
     match block[AT..].first_chunk_mut() {
         Some(part) => part,
+        // The assertion above: it does not compile for a field that is longer than the rest.
         None => unreachable!(),
     }
 }

@@ -80,18 +80,7 @@ impl<'a> GptqModules<'a> {
             let found = "`qweight` in place of `weight`";
             return wrong(format!("module `{module}`"), "full precision, as `dynamic` says", found);
         };
-        let need = |suffix: &str| match part(suffix) {
-            Some(entry) => stored(entry),
-            None => {
-                Err(Error::malformed(file, format!("tensor `{module}{suffix}`"), "one beside `qweight`", "nothing"))
-            }
-        };
-        let module = StoredModule {
-            qweight: stored(qweight)?,
-            qzeros: need(SUFFIXES[1])?,
-            scales: need(SUFFIXES[2])?,
-            g_idx: part(SUFFIXES[3]).map(stored).transpose()?,
-        };
+        let module = stored_module(module, qweight, part)?;
         Ok(Some((spec, module)))
     }
 
@@ -154,6 +143,28 @@ impl<'a> GptqModules<'a> {
     }
 }
 
+/// The tensors of a module; `part` finds the one with a suffix.
+///
+/// # Errors
+/// [`Error::Malformed`] if one is missing or of a type that the layout does not have.
+pub(crate) fn stored_module<'a>(
+    module: &str,
+    qweight: HfEntry<'a>,
+    part: impl Fn(&str) -> Option<HfEntry<'a>>,
+) -> Result<StoredModule<'a>> {
+    let file = qweight.file;
+    let need = |suffix: &str| match part(suffix) {
+        Some(entry) => stored(entry),
+        None => Err(Error::malformed(file, format!("tensor `{module}{suffix}`"), "one beside `qweight`", "nothing")),
+    };
+    Ok(StoredModule {
+        qweight: stored(qweight)?,
+        qzeros: need(SUFFIXES[1])?,
+        scales: need(SUFFIXES[2])?,
+        g_idx: part(SUFFIXES[3]).map(stored).transpose()?,
+    })
+}
+
 fn stored(entry: HfEntry<'_>) -> Result<StoredTensor<'_>> {
     let dtype = match entry.dtype {
         Dtype::I32 => DType::I32,
@@ -168,6 +179,7 @@ fn stored(entry: HfEntry<'_>) -> Result<StoredTensor<'_>> {
     Ok(StoredTensor { dtype, shape: entry.shape, data: entry.data })
 }
 
-fn error(path: &Path, what: &str, source: CheckpointError) -> Error {
+/// What is wrong with a module or a config in `path`; `what` is followed by `: `, or empty.
+pub(crate) fn error(path: &Path, what: &str, source: CheckpointError) -> Error {
     Error::Gptq { path: path.to_path_buf(), what: what.to_owned(), source: Box::new(source) }
 }

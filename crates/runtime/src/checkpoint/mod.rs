@@ -9,7 +9,7 @@ mod shard;
 
 pub use gptq::checkpoint::ModuleFacts;
 pub use gptq_modules::GptqModules;
-pub(crate) use gptq_modules::SUFFIXES as GPTQ_SUFFIXES;
+pub(crate) use gptq_modules::{SUFFIXES as GPTQ_SUFFIXES, error as gptq_error, stored_module};
 pub use hf_dir::{HfDir, HfEntry};
 pub use names::{gguf_name, hf_name};
 pub use safetensors_file::SafetensorsFile;

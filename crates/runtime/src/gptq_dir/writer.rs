@@ -1,9 +1,9 @@
 //! Writes a GPTQ directory, part by part.
 
-use crate::checkpoint::HfDir;
+use crate::checkpoint::{GPTQ_SUFFIXES, HfDir, gptq_error as error, stored_module};
 use crate::hf_writer::{HfDirWriter, OwnedTensor, WriteOptions, WrittenDir};
 use crate::{Error, Result};
-use gptq::checkpoint::{DType, DynamicRule, GptqConfig, PackedModule, StoredModule, StoredTensor};
+use gptq::checkpoint::{DType, DynamicRule, GptqConfig, PackedModule};
 use half::{bf16, f16};
 use quant_core::affine::AffineMatrix;
 use safetensors::Dtype;
@@ -82,27 +82,16 @@ impl GptqDirWriter {
     /// The modules of a part that is done, unpacked, by name.
     ///
     /// # Errors
-    /// [`Error::Gptq`] if the part is not what the config says; nothing for a part that is not there.
+    /// [`Error::Gptq`] or [`Error::Malformed`] if the part is not what the config says; nothing for a part that is not there.
     pub fn matrices(&self, index: u32) -> Result<HashMap<String, AffineMatrix>> {
         let mut matrices = HashMap::new();
         let Some(file) = self.inner.part(index) else { return Ok(matrices) };
         let entries: HashMap<&str, _> = file.entries().map(|e| (e.name, e)).collect();
-        for module in entries.keys().filter_map(|name| name.strip_suffix(".qweight")) {
-            let wrong = |e| error(self.inner.source().path(), &format!("finished module `{module}`: "), e);
-            let tensor = |suffix: &str| {
-                let entry = entries.get(format!("{module}.{suffix}").as_str())?;
-                let dtype = match entry.dtype {
-                    Dtype::I32 => DType::I32,
-                    Dtype::F16 => DType::F16,
-                    _ => return None,
-                };
-                Some(StoredTensor { dtype, shape: entry.shape, data: entry.data })
-            };
-            let (Some(qweight), Some(qzeros), Some(scales)) = (tensor("qweight"), tensor("qzeros"), tensor("scales"))
-            else {
-                continue;
-            };
-            let stored = StoredModule { qweight, qzeros, scales, g_idx: tensor("g_idx") };
+        for (name, &qweight) in &entries {
+            let Some(module) = name.strip_suffix(GPTQ_SUFFIXES[0]) else { continue };
+            let wrong = |e| error(qweight.file, &format!("module `{module}`: "), e);
+            let part = |suffix: &str| entries.get(format!("{module}{suffix}").as_str()).copied();
+            let stored = stored_module(module, qweight, part)?;
             let Some(spec) = self.config.module(module) else { continue };
             matrices.insert(module.to_owned(), stored.unpack(&spec, self.config.zero_point).map_err(wrong)?);
         }
@@ -250,8 +239,4 @@ fn bias_tensor(name: String, shape: &[usize], values: &[f32], original: Option<O
         let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         OwnedTensor { name, dtype: Dtype::F32, shape, data }
     })
-}
-
-fn error(path: &Path, what: &str, source: gptq::checkpoint::CheckpointError) -> Error {
-    Error::Gptq { path: path.to_path_buf(), what: what.to_owned(), source: Box::new(source) }
 }

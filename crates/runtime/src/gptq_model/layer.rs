@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// The sequences on their way through the model.
 pub(super) struct LayerRun<'a> {
-    walk: &'a LayerWalk,
+    walk: &'a LayerWalk<'a>,
     plan: &'a GptqPlan,
     modules: &'a Modules,
     /// Hidden state of each sequence, `[tokens, hidden]`.
@@ -36,7 +36,7 @@ enum Weights<'a> {
 
 impl<'a> LayerRun<'a> {
     pub(super) fn new(
-        walk: &'a LayerWalk,
+        walk: &'a LayerWalk<'a>,
         plan: &'a GptqPlan,
         modules: &'a Modules,
         sequences: &[Vec<u32>],
@@ -113,7 +113,7 @@ impl<'a> LayerRun<'a> {
         // What down reads is the widest of all: kept if it fits, else computed again once down is quantized.
         let mut kept = Vec::new();
         let mut stats = None;
-        if quantizes && !hidden.is_empty() {
+        if quantizes && self.needs_stats(site) && !hidden.is_empty() {
             let mut sums = self.new_stats(site);
             for x in hidden.iter() {
                 let product = gated(x)?;
@@ -140,8 +140,13 @@ impl<'a> LayerRun<'a> {
         Ok(())
     }
 
+    /// Whether any linear that reads the input is to be quantized.
+    fn needs_stats(&self, site: LinearSite) -> bool {
+        self.of_site(site).iter().any(|m| m.options.is_some())
+    }
+
     fn new_stats(&self, site: LinearSite) -> InputStats {
-        let columns = self.modules.get(&site).and_then(|m| m.first()).map_or(0, |m| m.cols);
+        let columns = self.of_site(site).first().map_or(0, |m| m.cols);
         InputStats::new(columns, Detail::Gram)
     }
 
@@ -152,8 +157,7 @@ impl<'a> LayerRun<'a> {
         site: LinearSite,
         inputs: impl ExactSizeIterator<Item = Result<X>>,
     ) -> Result<Option<InputStats>> {
-        let quantized = self.modules.get(&site).is_some_and(|m| m.iter().any(|m| m.options.is_some()));
-        if !wanted || !quantized || inputs.len() == 0 {
+        if !wanted || !self.needs_stats(site) || inputs.len() == 0 {
             return Ok(None);
         }
         let mut stats = self.new_stats(site);

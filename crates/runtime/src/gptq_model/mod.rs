@@ -68,10 +68,8 @@ pub fn quantize_model(
     let Checkpoint::HfDir(dir) = &checkpoint else {
         return Err(Error::Usage(format!("{}: GPTQ takes a directory with safetensors", source.display())));
     };
-    if dir.config_json().get("quantization_config").is_some_and(|q| !q.is_null()) {
-        return Err(Error::Usage(format!("{}: is quantized already", source.display())));
-    }
-    let walk = LayerWalk::new(&checkpoint)?;
+    let config = checkpoint.config()?;
+    let walk = LayerWalk::new(&checkpoint, &config)?;
     let modules = plan.modules(&walk, source)?;
     let sequences: &[Vec<u32>] = match set {
         _ if plan.round_to_nearest => &[],
@@ -79,8 +77,8 @@ pub fn quantize_model(
         _ => return Err(Error::Usage("GPTQ needs calibration sequences".to_owned())),
     };
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
-    if longest > walk.config().max_context {
-        let most = walk.config().max_context;
+    if longest > config.max_context {
+        let most = config.max_context;
         return Err(Error::Usage(format!("sequences of {longest} tokens do not fit the model's context of {most}")));
     }
     let options = WriteOptions {
@@ -90,7 +88,7 @@ pub fn quantize_model(
         ..WriteOptions::default()
     };
     let mut writer = GptqDirWriter::create(dir.clone(), out, plan.config(), &options)?;
-    let layers = walk.config().num_layers;
+    let layers = config.num_layers;
     let mut meter = Meter::new(&walk, sequences, progress);
     let mut run = LayerRun::new(&walk, plan, &modules, sequences)?;
     let mut reports = Vec::new();

@@ -87,7 +87,7 @@ impl GptqPlan {
     }
 
     /// Every module, after checking that its layout can hold it.
-    pub(super) fn modules(&self, walk: &LayerWalk, source: &Path) -> Result<Modules> {
+    pub(super) fn modules(&self, walk: &LayerWalk<'_>, source: &Path) -> Result<Modules> {
         let config = self.config();
         let mut all = Modules::new();
         let sites = (0..walk.config().num_layers).flat_map(|l| {

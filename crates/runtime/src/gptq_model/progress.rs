@@ -23,7 +23,7 @@ pub(super) struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     pub(super) fn new(
-        walk: &LayerWalk,
+        walk: &LayerWalk<'_>,
         sequences: &[Vec<u32>],
         report: &'a mut dyn FnMut(GptqProgress) -> ControlFlow<()>,
     ) -> Self {
@@ -40,11 +40,11 @@ impl<'a> Meter<'a> {
         meter
     }
 
-    fn forward_work(&self, walk: &LayerWalk, site: LinearSite) -> f64 {
+    fn forward_work(&self, walk: &LayerWalk<'_>, site: LinearSite) -> f64 {
         self.tokens * walk.linears(site).iter().map(|(_, rows, cols)| (rows * cols) as f64).sum::<f64>()
     }
 
-    fn site_work(&self, walk: &LayerWalk, site: LinearSite) -> f64 {
+    fn site_work(&self, walk: &LayerWalk<'_>, site: LinearSite) -> f64 {
         let linears = walk.linears(site);
         let cols = linears.first().map_or(0, |l| l.2) as f64;
         // Half a Gram matrix; a factor in f64; each row of weights by the triangle.
@@ -53,12 +53,12 @@ impl<'a> Meter<'a> {
     }
 
     /// The statistics of an input are gathered and its linears quantized.
-    pub(super) fn quantized(&mut self, walk: &LayerWalk, site: LinearSite) -> Result<()> {
+    pub(super) fn quantized(&mut self, walk: &LayerWalk<'_>, site: LinearSite) -> Result<()> {
         self.add(self.site_work(walk, site), site)
     }
 
     /// The sequences went through the linears of an input.
-    pub(super) fn passed(&mut self, walk: &LayerWalk, site: LinearSite) -> Result<()> {
+    pub(super) fn passed(&mut self, walk: &LayerWalk<'_>, site: LinearSite) -> Result<()> {
         self.add(self.forward_work(walk, site), site)
     }
 

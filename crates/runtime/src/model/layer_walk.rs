@@ -15,10 +15,9 @@ use gguf_format::GgmlType;
 use quant_kernels::{KvStore, Matrix, matmul, silu_mul};
 
 /// The parts of a model that stay as they are, and where its weights lie.
-#[derive(Debug)]
-pub(crate) struct LayerWalk {
-    checkpoint: Checkpoint,
-    config: ModelConfig,
+pub(crate) struct LayerWalk<'a> {
+    config: &'a ModelConfig,
+    loader: Loader<'a>,
     rope: Rope,
 }
 
@@ -38,29 +37,24 @@ pub(crate) struct DenseWeights {
     pub(crate) in_features: usize,
 }
 
-impl LayerWalk {
-    /// Checks that the checkpoint holds a model that can be run.
+impl<'a> LayerWalk<'a> {
+    /// Checks that the checkpoint holds a model that can be run. `config` is the checkpoint's.
     ///
     /// # Errors
     /// As [`Model::load`](super::Model::load).
-    pub(crate) fn new(checkpoint: &Checkpoint) -> Result<Self> {
-        let config = checkpoint.config()?;
-        let loader = Loader::new(checkpoint, &config)?;
+    pub(crate) fn new(checkpoint: &'a Checkpoint, config: &'a ModelConfig) -> Result<Self> {
+        let loader = Loader::new(checkpoint, config)?;
         loader.check_tensors()?;
         let divisors = match checkpoint {
             Checkpoint::Gguf(_) => loader.optional_vector("rope_freqs.weight", config.head_dim / 2)?,
             Checkpoint::HfDir(_) => None,
         };
         let rope = Rope::new(&config.rope, divisors.as_deref());
-        Ok(Self { checkpoint: checkpoint.clone(), config, rope })
+        Ok(Self { config, loader, rope })
     }
 
     pub(crate) fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    fn loader(&self) -> Result<Loader<'_>> {
-        Loader::new(&self.checkpoint, &self.config)
+        self.config
     }
 
     /// Embeddings of a sequence, `[tokens, hidden]`.
@@ -72,7 +66,7 @@ impl LayerWalk {
         if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
             return Err(crate::Error::Usage(format!("token id {id}: the vocabulary has {vocab} tokens")));
         }
-        let weight = self.loader()?.matrix("token_embd.weight", vocab, hidden)?;
+        let weight = self.loader.matrix("token_embd.weight", vocab, hidden)?;
         let matrix = weight.matrix();
         let mut values = vec![0.0; tokens.len() * hidden];
         for (row, &id) in values.chunks_exact_mut(hidden).zip(tokens) {
@@ -83,7 +77,7 @@ impl LayerWalk {
 
     /// Name (GGUF's), out and in features of the linears that read an input.
     pub(crate) fn linears(&self, site: LinearSite) -> Vec<(String, usize, usize)> {
-        let c = &self.config;
+        let c = self.config;
         let (rows, cols): (&[usize], usize) = match site {
             LinearSite::AttentionInput(_) => (&[c.q_dim(), c.kv_dim(), c.kv_dim()], c.hidden_size),
             LinearSite::AttentionOutput(_) => (&[c.hidden_size], c.q_dim()),
@@ -99,7 +93,7 @@ impl LayerWalk {
     /// # Errors
     /// A tensor that is missing or has another shape.
     pub(crate) fn weight(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Vec<f32>> {
-        let weight = self.loader()?.matrix(gguf_name, rows, cols)?;
+        let weight = self.loader.matrix(gguf_name, rows, cols)?;
         let matrix = weight.matrix();
         let mut values = vec![0.0; rows * cols];
         for (row, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
@@ -113,7 +107,7 @@ impl LayerWalk {
     /// # Errors
     /// As [`Model::load`](super::Model::load).
     pub(crate) fn layer(&self, l: usize) -> Result<LayerParts> {
-        let (loader, config) = (self.loader()?, &self.config);
+        let (loader, config) = (&self.loader, self.config);
         let backend = Backend::new(&Device::Cpu);
         let name = |part: &str| format!("blk.{l}.{part}");
         let norm = |part: &str, len: usize| {
@@ -155,8 +149,8 @@ impl LayerParts {
     }
 
     /// What o reads: attention of the sequence `input`.
-    pub(crate) fn attention(&self, walk: &LayerWalk, qkv: &DenseWeights, input: &[f32]) -> Result<Vec<f32>> {
-        let config = &walk.config;
+    pub(crate) fn attention(&self, walk: &LayerWalk<'_>, qkv: &DenseWeights, input: &[f32]) -> Result<Vec<f32>> {
+        let config = walk.config;
         let tokens = input.len() / config.hidden_size.max(1);
         let mut values = qkv.product(input, self.biases[0].as_deref())?;
         let table = walk.rope.table(tokens);
