@@ -1,0 +1,2 @@
+//! AWQ: activation-aware weight quantization.
+#![deny(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The compressed-tensors checkpoint layout: how vLLM stores quantized linear layers.
+#![deny(unsafe_code)]
