@@ -1,0 +1,251 @@
+//! The scale of each input channel (arXiv 2306.00978, section 3.2).
+//!
+//! Weights are rounded as `round(W diag(s)) diag(1/s)`: a channel with a larger `s` keeps more of its precision, and the others of its group lose
+//! some. Which channels deserve it is told by their activations; how much, by a search over one ratio `r`:
+//!
+//! | kind | scale of a channel | |
+//! |---|---|---|
+//! | identity | 1 | rounding to nearest |
+//! | plain | `a^r` | the paper's; `a = mean |x|` |
+//! | duo | `a^r / (w^(1−r) + 1e-4)` | AutoAWQ's; `w = mean |W| / max |W of the group|` |
+//!
+//! then divided by `√(max · min)`, as in AutoAWQ. Where AutoAWQ runs the block for each candidate, the loss of the linear outputs needs the Gram
+//! matrix alone: `Σ tr((W − W') G (W − W')ᵀ)` over the matrices of the group.
+
+use crate::grid::Grid;
+use crate::group::ScaleGroup;
+use crate::loss::{Gram, TILE};
+use crate::{AwqError, Inputs, Options, simd};
+use rayon::prelude::*;
+
+/// A family of scales.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// All 1.
+    #[default]
+    Identity,
+    /// `a^r`.
+    Plain,
+    /// `a^r / w^(1−r)`.
+    Duo,
+}
+
+/// Why no scale or no clip was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Declined {
+    /// No row was seen, or all were zero.
+    NoInput,
+    /// The Gram matrix, or the loss by it, is NaN or infinite.
+    NonFinite,
+    /// Nothing was better than plain rounding.
+    NotBetter,
+    /// Better on the rows to fit to, but not by enough on those kept back.
+    NotConfirmed,
+}
+
+/// The loss without and with what was found: `tr((W − W') Σ x xᵀ (W − W')ᵀ) / n`, summed over the matrices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Losses {
+    /// Of plain rounding.
+    pub plain: f64,
+    /// Of the best candidate, taken or not.
+    pub best: f64,
+}
+
+impl Losses {
+    /// The part of the loss that the best saves; negative where it is worse.
+    pub fn gain(&self) -> f64 {
+        if self.plain > 0.0 { 1.0 - self.best / self.plain } else { 0.0 }
+    }
+}
+
+/// What the search found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Scales {
+    /// One a channel, above 0. All 1 if declined.
+    pub values: Vec<f32>,
+    /// Family of the best candidate on the rows to fit to, taken or not.
+    pub kind: Kind,
+    /// Its ratio.
+    pub ratio: f64,
+    /// Losses on the rows to fit to.
+    pub fit: Losses,
+    /// Losses on the rows kept back, if there are any.
+    pub check: Option<Losses>,
+    /// Why the candidate was not taken, if it was not.
+    pub declined: Option<Declined>,
+}
+
+impl Scales {
+    /// All 1, without a search.
+    pub fn identity(in_features: usize) -> Self {
+        Self {
+            values: vec![1.0; in_features],
+            kind: Kind::Identity,
+            ratio: 0.0,
+            fit: Losses { plain: 0.0, best: 0.0 },
+            check: None,
+            declined: None,
+        }
+    }
+
+    /// Whether all are 1: there is nothing to fold.
+    pub fn is_identity(&self) -> bool {
+        self.values.iter().all(|&s| s == 1.0)
+    }
+}
+
+/// Candidates that are compared on all rows.
+const FINALISTS: usize = 3;
+
+/// Finds the scale of the input channels for all matrices of a group.
+///
+/// The best candidate on the rows to fit to is taken if it saves at least [`Options::margin`] of the loss on the rows kept back; else the scales
+/// are 1, and [`Scales::declined`] says why. The result does not depend on the number of threads.
+///
+/// # Errors
+/// [`AwqError::NoMembers`], [`AwqError::Shape`], [`AwqError::Length`], [`AwqError::NonFiniteWeight`], [`AwqError::Tie`], and what is wrong with the
+/// options.
+pub fn search_scales(inputs: &Inputs, group: &ScaleGroup<'_>, options: &Options) -> Result<Scales, AwqError> {
+    options.check()?;
+    let n = inputs.in_features();
+    group.check(n)?;
+    let mut scales = Scales::identity(n);
+    if inputs.abs_mean.iter().all(|&a| a == 0.0) {
+        scales.declined = Some(Declined::NoInput);
+        return Ok(scales);
+    }
+    if !inputs.fit.is_finite() || !inputs.check.as_ref().is_none_or(Gram::is_finite) {
+        scales.declined = Some(Declined::NonFinite);
+        return Ok(scales);
+    }
+    let candidates = candidates(inputs, group, options);
+    let rater = Rater { group, grid: Grid::new(options.bits, options.zero_point), group_size: options.group_of(n) };
+    let all: Vec<usize> = (0..candidates.len()).collect();
+    let scores = rater.losses(&inputs.fit, &candidates, &all, options.grid_rows);
+    // The identity is the first, and takes part in any case.
+    let mut finalists: Vec<usize> = (1..candidates.len()).filter(|&c| scores[c].is_finite()).collect();
+    finalists.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    finalists.truncate(FINALISTS);
+    finalists.insert(0, 0);
+    let losses = rater.losses(&inputs.fit, &candidates, &finalists, 0);
+    let mut best = 0;
+    for (index, loss) in losses.iter().enumerate() {
+        if *loss < losses[best] {
+            best = index;
+        }
+    }
+    let winner = finalists[best];
+    (scales.kind, scales.ratio) = (candidates[winner].kind, candidates[winner].ratio);
+    scales.fit = Losses { plain: losses[0], best: losses[best] };
+    if !losses[0].is_finite() {
+        scales.declined = Some(Declined::NonFinite);
+        return Ok(scales);
+    }
+    if winner == 0 {
+        scales.declined = Some(Declined::NotBetter);
+        return Ok(scales);
+    }
+    if let Some(check) = inputs.check.as_ref().filter(|check| check.count > 0) {
+        let losses = rater.losses(check, &candidates, &[0, winner], 0);
+        scales.check = Some(Losses { plain: losses[0], best: losses[1] });
+    }
+    let judged = scales.check.unwrap_or(scales.fit);
+    // Written so that NaN is refused too.
+    if !(judged.best < judged.plain && judged.gain() >= options.margin) {
+        scales.declined = Some(Declined::NotConfirmed);
+        return Ok(scales);
+    }
+    scales.values = candidates[winner].values.clone();
+    Ok(scales)
+}
+
+/// A scale to try.
+struct Candidate {
+    kind: Kind,
+    ratio: f64,
+    values: Vec<f32>,
+}
+
+/// The identity first, then by kind and rising ratio.
+fn candidates(inputs: &Inputs, group: &ScaleGroup<'_>, options: &Options) -> Vec<Candidate> {
+    let n = inputs.in_features();
+    let activations = positive(group.tied_mean(inputs.abs_mean.clone()));
+    let weights = positive(group.tied_mean(group.weight_mean(n, options.group_of(n))));
+    let mut candidates = vec![Candidate { kind: Kind::Identity, ratio: 0.0, values: vec![1.0; n] }];
+    for (kind, first) in [(Kind::Plain, 1), (Kind::Duo, 0)] {
+        for step in first..=options.grid {
+            let ratio = step as f64 / options.grid as f64;
+            let scale = |(a, w): (&f64, &f64)| match kind {
+                Kind::Duo => a.powf(ratio) / (w.powf(1.0 - ratio) + 1e-4),
+                _ => a.powf(ratio),
+            };
+            let values = normalized(activations.iter().zip(&weights).map(scale).collect());
+            candidates.push(Candidate { kind, ratio, values });
+        }
+    }
+    candidates
+}
+
+/// Zeros become the least value that is not: a channel that the text did not use, or that no weight uses, says nothing about its scale.
+fn positive(mut values: Vec<f64>) -> Vec<f64> {
+    let least = values.iter().copied().filter(|&v| v > 0.0).fold(f64::INFINITY, f64::min);
+    let least = if least.is_finite() { least } else { 1.0 };
+    values.iter_mut().filter(|v| **v <= 0.0).for_each(|v| *v = least);
+    values
+}
+
+/// The largest scale and the inverse of the smallest, at most: what is folded into a norm must stay an f16.
+const MOST: f64 = 1024.0;
+
+/// Divided by `√(max · min)`.
+fn normalized(values: Vec<f64>) -> Vec<f32> {
+    let max = values.iter().copied().fold(0.0, f64::max);
+    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let middle = max.sqrt() * min.sqrt();
+    values.iter().map(|v| (v / middle).clamp(1.0 / MOST, MOST) as f32).collect()
+}
+
+/// Computes losses of candidates.
+struct Rater<'a> {
+    group: &'a ScaleGroup<'a>,
+    grid: Grid,
+    group_size: usize,
+}
+
+impl Rater<'_> {
+    /// The loss of each of `which`, on at most `rows` rows of each matrix (0 for all), by `gram`.
+    fn losses(&self, gram: &Gram, candidates: &[Candidate], which: &[usize], rows: usize) -> Vec<f64> {
+        let n = gram.dim();
+        let picked: Vec<Vec<&[f32]>> = self.group.members.iter().map(|member| spread_rows(member, n, rows)).collect();
+        let tiles: Vec<&[&[f32]]> = picked.iter().flat_map(|rows| rows.chunks(TILE)).collect();
+        // All candidates of a tile in turn: its weights stay in the cache.
+        let of_tile = |rows: &&[&[f32]]| -> Vec<f64> {
+            let mut errors = vec![0.0f32; rows.len() * n];
+            let of_candidate = |&candidate: &usize| {
+                for (row, errors) in rows.iter().zip(errors.chunks_exact_mut(n)) {
+                    simd::errors(&self.grid, self.group_size, row, &candidates[candidate].values, None, errors);
+                }
+                let mut losses = vec![0.0; rows.len()];
+                gram.add_losses(&errors, 0, n, &mut losses);
+                losses.iter().sum()
+            };
+            which.iter().map(of_candidate).collect()
+        };
+        let parts: Vec<Vec<f64>> = tiles.par_iter().with_max_len(1).map(of_tile).collect();
+        // In the order of the tiles, so that the sum is the same for any number of threads.
+        let mut sums = vec![0.0; which.len()];
+        for part in &parts {
+            sums.iter_mut().zip(part).for_each(|(sum, loss)| *sum += loss);
+        }
+        sums
+    }
+}
+
+/// At most `rows` rows of a matrix, spread evenly; all if `rows` is 0.
+fn spread_rows<'a>(member: &crate::Member<'a>, n: usize, rows: usize) -> Vec<&'a [f32]> {
+    let count = if rows == 0 { member.out_features } else { rows.min(member.out_features) };
+    (0..count).map(|i| &member.weights[(i * member.out_features / count) * n..][..n]).collect()
+}
