@@ -22,9 +22,12 @@
 //! Statistics that say nothing are no error: the scales are 1, and [`Scales::declined`] says why. NaN weights, wrong lengths and
 //! impossible options are errors ([`AwqError`]).
 //!
+//! [`checkpoint`] is the layouts that AWQ tools store such matrices in, and their config.
+//!
 //! The feature `candle` adds tensors in and out.
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 mod clip_search;
 mod error;
 mod grid;

@@ -2,12 +2,15 @@
 //!
 //! - [`affine`]: weights as integer codes with a scale and a zero point per group, what GPTQ and AWQ quantize to.
 //! - [`bit_stream`]: codes of 1 to 8 bits packed into words.
+//! - `checkpoint` (feature of this name): what the layouts of packed checkpoints share.
 //! - [`error_metrics`]: how far a quantized tensor is from its source.
 //! - [`input_stats`]: what a linear layer's inputs look like, the one calibration that serves every method.
 #![deny(unsafe_code)]
 
 pub mod affine;
 pub mod bit_stream;
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
 pub mod error_metrics;
 pub mod input_stats;
 mod syrk;

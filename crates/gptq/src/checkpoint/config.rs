@@ -1,9 +1,9 @@
 //! `quantize_config.json`, which is `quantization_config` in config.json too.
 
 use super::dynamic::{self, DynamicRule, stored_bits};
-use super::parse::{Keys, wrong};
 use super::{CheckpointError, Result, ZeroPoint};
 use quant_core::affine::{AffineMatrix, Bits};
+use quant_core::checkpoint::{Keys, group_size_from_json, group_size_to_json, unsupported, wrong};
 use serde_json::{Map, Value, json};
 
 /// The config of a GPTQ checkpoint: keys of AutoGPTQ and of GPTQModel 7 (`quantization/config.py`), read and written.
@@ -88,11 +88,6 @@ impl GptqConfig {
     pub fn from_json(json: &Value) -> Result<Self> {
         let Value::Object(map) = json else { return Err(wrong("quantization config", "an object", json)) };
         let keys = Keys { map, path: "" };
-        let unsupported = |key: &str, value: &str, supported: &str| CheckpointError::Unsupported {
-            key: key.into(),
-            value: value.chars().take(80).collect(),
-            supported: supported.into(),
-        };
         if let Some(method) = keys.text("quant_method")?.or(keys.text("method")?)
             && !method.eq_ignore_ascii_case("gptq")
         {
@@ -210,19 +205,6 @@ impl GptqConfig {
         }
         Ok(spec)
     }
-}
-
-/// -1 for all features, else the number of them.
-pub(super) fn group_size_from_json(key: &str, value: &Value) -> Result<Option<usize>> {
-    match value.as_i64() {
-        Some(-1) => Ok(None),
-        Some(size @ 1..=0x7fff_ffff) => Ok(Some(size as usize)),
-        _ => Err(wrong(key, "-1 or a positive number", value)),
-    }
-}
-
-pub(super) fn group_size_to_json(size: Option<usize>) -> Value {
-    size.map_or(json!(-1), Value::from)
 }
 
 #[cfg(test)]

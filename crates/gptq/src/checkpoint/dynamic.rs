@@ -1,18 +1,9 @@
 //! Overrides of the config for modules whose name matches a regular expression (GPTQModel's `dynamic`).
 
-use super::config::group_size_from_json;
-use super::parse::{Keys, wrong};
 use super::{CheckpointError, Result, is_stored_width};
 use quant_core::affine::Bits;
-use regex::Regex;
+use quant_core::checkpoint::{Keys, MAX_PATTERNS, Pattern, group_size_from_json, group_size_to_json, wrong};
 use serde_json::{Map, Value};
-
-/// Rules taken. GPTQModel writes some per layer at the most.
-const MAX_RULES: usize = 1 << 14;
-/// Bytes of all compiled rules together, about, and of one at the least and the most: an expression of a few characters can unfold to any size.
-const MAX_ALL_COMPILED: usize = 64 << 20;
-const MIN_COMPILED: usize = 16 << 10;
-const MAX_COMPILED: usize = 1 << 20;
 
 /// What a rule changes; `None` leaves the config's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -29,18 +20,11 @@ pub struct Overrides {
 
 /// One rule: `-:regex` leaves modules in full precision, `+:regex` or `regex` overrides values. The expression must match from the name's first
 /// character on (Python's `re.match`); the first rule that matches is the one that counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DynamicRule {
-    pattern: String,
-    regex: Regex,
+    pattern: Pattern,
     /// `None`: the module is left in full precision.
     action: Option<Overrides>,
-}
-
-impl PartialEq for DynamicRule {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.pattern, &self.action) == (&other.pattern, &other.action)
-    }
 }
 
 impl DynamicRule {
@@ -49,7 +33,7 @@ impl DynamicRule {
     /// # Errors
     /// [`CheckpointError::Config`] if `pattern` is no regular expression.
     pub fn skip(pattern: &str) -> Result<Self> {
-        Ok(Self { pattern: pattern.to_owned(), regex: compile(pattern, pattern, MAX_COMPILED)?, action: None })
+        Ok(Self { pattern: Pattern::new(pattern, pattern, 1)?, action: None })
     }
 
     /// Modules matching `pattern` (without prefix) are quantized otherwise.
@@ -57,11 +41,7 @@ impl DynamicRule {
     /// # Errors
     /// [`CheckpointError::Config`] if `pattern` is no regular expression.
     pub fn overriding(pattern: &str, overrides: Overrides) -> Result<Self> {
-        Ok(Self {
-            pattern: pattern.to_owned(),
-            regex: compile(pattern, pattern, MAX_COMPILED)?,
-            action: Some(overrides),
-        })
+        Ok(Self { pattern: Pattern::new(pattern, pattern, 1)?, action: Some(overrides) })
     }
 
     /// A rule that leaves exactly the module `name` in full precision.
@@ -74,7 +54,7 @@ impl DynamicRule {
 
     /// The expression, without prefix.
     pub fn pattern(&self) -> &str {
-        &self.pattern
+        self.pattern.text()
     }
 
     /// What it overrides; `None` if modules are left in full precision.
@@ -84,7 +64,7 @@ impl DynamicRule {
 
     /// Whether it is about this module.
     pub fn matches(&self, module: &str) -> bool {
-        self.regex.is_match(module)
+        self.pattern.matches(module)
     }
 }
 
@@ -95,21 +75,21 @@ pub(super) fn from_json(value: &Value) -> Result<Vec<DynamicRule>> {
         Value::Object(map) => map,
         other => return Err(wrong("dynamic", "an object of regular expressions", other)),
     };
-    if map.len() > MAX_RULES {
+    if map.len() > MAX_PATTERNS {
         return Err(CheckpointError::Config {
             key: "dynamic".into(),
-            expected: format!("at most {MAX_RULES} rules"),
+            expected: format!("at most {MAX_PATTERNS} rules"),
             found: map.len().to_string(),
         });
     }
-    let limit = (MAX_ALL_COMPILED / map.len().max(1)).clamp(MIN_COMPILED, MAX_COMPILED);
-    map.iter().map(|(key, value)| rule(key, value, limit)).collect()
+    map.iter().map(|(key, value)| rule(key, value, map.len())).collect()
 }
 
-fn rule(key: &str, value: &Value, limit: usize) -> Result<DynamicRule> {
+/// One of `count` rules.
+fn rule(key: &str, value: &Value, count: usize) -> Result<DynamicRule> {
     let path = format!("dynamic: {key}");
     if let Some(pattern) = key.strip_prefix("-:") {
-        return Ok(DynamicRule { pattern: pattern.to_owned(), regex: compile(&path, pattern, limit)?, action: None });
+        return Ok(DynamicRule { pattern: Pattern::new(&path, pattern, count)?, action: None });
     }
     let pattern = key.strip_prefix("+:").unwrap_or(key);
     let Value::Object(map) = value else { return Err(wrong(&path, "an object", value)) };
@@ -120,7 +100,7 @@ fn rule(key: &str, value: &Value, limit: usize) -> Result<DynamicRule> {
         sym: keys.boolean("sym")?,
         desc_act: keys.boolean("desc_act")?,
     };
-    Ok(DynamicRule { pattern: pattern.to_owned(), regex: compile(&path, pattern, limit)?, action: Some(overrides) })
+    Ok(DynamicRule { pattern: Pattern::new(&path, pattern, count)?, action: Some(overrides) })
 }
 
 /// 2, 3, 4 or 8.
@@ -135,24 +115,12 @@ pub(super) fn to_json(rules: &[DynamicRule]) -> Value {
         let mut values = Map::new();
         if let Some(Overrides { bits, group_size, sym, desc_act }) = rule.action {
             bits.map(|b| values.insert("bits".into(), b.get().into()));
-            group_size.map(|g| values.insert("group_size".into(), super::config::group_size_to_json(g)));
+            group_size.map(|g| values.insert("group_size".into(), group_size_to_json(g)));
             sym.map(|s| values.insert("sym".into(), s.into()));
             desc_act.map(|d| values.insert("desc_act".into(), d.into()));
         }
         let prefix = if rule.action.is_some() { "+:" } else { "-:" };
-        map.insert(format!("{prefix}{}", rule.pattern), Value::Object(values));
+        map.insert(format!("{prefix}{}", rule.pattern()), Value::Object(values));
     }
     Value::Object(map)
-}
-
-/// `re.match`: from the start on. `limit`: bytes of the compiled expression.
-fn compile(key: &str, pattern: &str, limit: usize) -> Result<Regex> {
-    let wrong = |e: regex::Error| CheckpointError::Config {
-        key: key.to_owned(),
-        expected: "a regular expression without look-around and back-references".into(),
-        found: e.to_string().lines().last().unwrap_or_default().to_owned(),
-    };
-    // By itself first: joined, `a)(b` would be one.
-    regex::RegexBuilder::new(pattern).size_limit(limit).build().map_err(wrong)?;
-    regex::RegexBuilder::new(&format!(r"\A(?:{pattern})")).size_limit(limit).build().map_err(wrong)
 }

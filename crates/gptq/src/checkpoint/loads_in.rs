@@ -3,38 +3,8 @@
 //! Facts: vLLM's `gptq_marlin.py`, `gptq.py`, `utils/gptq_utils.py`, `utils/marlin_utils.py` and `kernels/linear/mixed_precision/exllama.py`
 //! (of 2026); GPTQModel 7.7's `models/loader.py` and `nn_modules/qlinear/`; transformers 5 loads GPTQ through GPTQModel alone.
 
-use super::{GptqConfig, ModuleSpec, ZeroPoint};
-use std::collections::BTreeMap;
-
-/// What a reader does with a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It loads and computes what the checkpoint says.
-    Loads {
-        /// By which kernel, and what to know about it.
-        how: String,
-    },
-    /// It loads, and computes something else.
-    Misreads {
-        /// What it takes for what.
-        why: String,
-    },
-    /// It refuses.
-    Refuses {
-        /// The first reason.
-        why: String,
-    },
-}
-
-impl std::fmt::Display for Verdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Loads { how } => write!(f, "yes: {how}"),
-            Self::Misreads { why } => write!(f, "wrongly: {why}"),
-            Self::Refuses { why } => write!(f, "no: {why}"),
-        }
-    }
-}
+use super::{GptqConfig, LoadsIn, ModuleSpec, Verdict, ZeroPoint};
+use quant_core::checkpoint::{by_joined_name, joined_name};
 
 /// One quantized module, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,15 +21,6 @@ pub struct ModuleFacts {
     pub zero_point: ZeroPoint,
     /// The groups of its columns where they are not in order; modules with equal ones share an order.
     pub g_idx: Option<Vec<u32>>,
-}
-
-/// A verdict per reader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadsIn {
-    /// transformers (5, through GPTQModel) and GPTQModel 7.7.
-    pub transformers: Verdict,
-    /// vLLM on CUDA.
-    pub vllm: Verdict,
 }
 
 /// Which readers take a checkpoint of this config, these quantized modules and these modules in full precision (linear layers of the decoder; names
@@ -103,32 +64,6 @@ fn is_recent(quantizer: &str) -> bool {
     name == "gptqmodel" && (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (0, 9)
 }
 
-/// Modules that vLLM joins: the last part of their names, and of the joined one's.
-const FUSED: [(&str, &[&str]); 2] =
-    [("qkv_proj", &["q_proj", "k_proj", "v_proj"]), ("gate_up_proj", &["gate_proj", "up_proj"])];
-
-/// Modules that share one matrix in vLLM.
-struct Fused<'a> {
-    name: String,
-    parts: Vec<&'a ModuleFacts>,
-}
-
-fn fused(modules: &[ModuleFacts]) -> Vec<Fused<'_>> {
-    let mut by_name: BTreeMap<String, Vec<&ModuleFacts>> = BTreeMap::new();
-    for module in modules {
-        by_name.entry(fused_name(&module.name)).or_default().push(module);
-    }
-    by_name.into_iter().map(|(name, parts)| Fused { name, parts }).collect()
-}
-
-fn fused_name(name: &str) -> String {
-    let (parent, last) = name.rsplit_once('.').unwrap_or(("", name));
-    match FUSED.iter().find(|(_, parts)| parts.contains(&last)) {
-        Some((joined, _)) => format!("{parent}.{joined}"),
-        None => name.to_owned(),
-    }
-}
-
 fn vllm(config: &GptqConfig, modules: &[ModuleFacts], dense: &[&str]) -> Verdict {
     let refuses = |why: String| Verdict::Refuses { why };
     let marlin_type = |s: &ModuleSpec| s.sym && matches!(s.bits.get(), 4 | 8);
@@ -138,10 +73,10 @@ fn vllm(config: &GptqConfig, modules: &[ModuleFacts], dense: &[&str]) -> Verdict
     // Chosen once, from the config alone.
     let marlin = marlin_type(&base) && marlin_group(base.group_size);
     let (mut by_exllama, mut why_exllama) = (0usize, String::new());
-    let modules = fused(modules);
-    for Fused { name, parts } in &modules {
+    let modules = by_joined_name(modules, |m| &m.name);
+    for (name, parts) in &modules {
         let Some(first) = parts.first() else { continue };
-        if let Some(other) = dense.iter().find(|d| fused_name(d) == *name) {
+        if let Some(other) = dense.iter().find(|d| joined_name(d) == *name) {
             return refuses(format!("{name}: {other} is in full precision, {} is not", first.name));
         }
         let spec = first.spec;

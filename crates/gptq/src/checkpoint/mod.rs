@@ -19,15 +19,13 @@
 
 mod config;
 mod dynamic;
-mod error;
 mod loads_in;
 mod module;
-mod parse;
 mod zero_point;
 
 pub use config::{GptqConfig, ModuleSpec, is_stored_width};
 pub use dynamic::{DynamicRule, Overrides};
-pub use error::{CheckpointError, Result};
-pub use loads_in::{LoadsIn, ModuleFacts, Verdict, loads_in};
-pub use module::{DType, PackedModule, PackedTensor, StoredModule, StoredTensor};
+pub use loads_in::{ModuleFacts, loads_in};
+pub use module::{PackedModule, StoredModule};
+pub use quant_core::checkpoint::{CheckpointError, DType, LoadsIn, PackedTensor, Result, StoredTensor, Verdict};
 pub use zero_point::ZeroPoint;

@@ -1,58 +1,16 @@
 //! One linear layer between its stored tensors and an affine matrix.
 
-use super::{CheckpointError, ModuleSpec, Result, ZeroPoint, is_stored_width};
-use half::{bf16, f16};
+use super::{CheckpointError, DType, ModuleSpec, PackedTensor, Result, StoredTensor, ZeroPoint, is_stored_width};
+use half::f16;
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
 use quant_core::bit_stream::{self, word_count};
+use quant_core::checkpoint::{expect_shape as expect, transposed};
 use rayon::prelude::*;
 
 /// Codes of a stripe: the fewest whose bits fill whole words at every width.
 const STRIPE: usize = 32;
 /// Output features unpacked at a time: a cache line of words.
 const TILE: usize = 16;
-
-/// Element type of a stored tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DType {
-    /// 32-bit integers.
-    I32,
-    /// binary16.
-    F16,
-    /// bfloat16.
-    BF16,
-    /// binary32.
-    F32,
-}
-
-impl DType {
-    /// As safetensors spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::I32 => "I32",
-            Self::F16 => "F16",
-            Self::BF16 => "BF16",
-            Self::F32 => "F32",
-        }
-    }
-
-    fn size(self) -> usize {
-        match self {
-            Self::I32 | Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
-    }
-}
-
-/// A tensor as it lies in a file: little endian, row-major, at any alignment.
-#[derive(Clone, Copy, Debug)]
-pub struct StoredTensor<'a> {
-    /// Element type.
-    pub dtype: DType,
-    /// Rows first.
-    pub shape: &'a [usize],
-    /// The bytes.
-    pub data: &'a [u8],
-}
 
 /// The tensors of one module, borrowed from a file.
 #[derive(Clone, Copy, Debug)]
@@ -94,9 +52,9 @@ impl<'a> StoredModule<'a> {
         if spec.group_size == Some(0) {
             return Err(CheckpointError::NotStorable { why: "groups of 0 features".into() });
         }
-        let [rows, out_features] = self.qweight.dims("qweight", &[DType::I32])?;
+        let [rows, out_features] = self.qweight.matrix("qweight", &[DType::I32])?;
         let in_features = match self.g_idx {
-            Some(g_idx) => g_idx.dims("g_idx", &[DType::I32])?[0],
+            Some(g_idx) => g_idx.vector("g_idx", &[DType::I32])?,
             None => rows.saturating_mul(32) / usize::from(bits.get()),
         };
         expect("qweight", [word_count(in_features, bits.get()), out_features], [rows, out_features])?;
@@ -106,9 +64,9 @@ impl<'a> StoredModule<'a> {
         }
         let group_size = spec.group_size.unwrap_or(in_features);
         let groups = in_features.div_ceil(group_size);
-        let scales = self.scales.dims("scales", &[DType::F16, DType::BF16, DType::F32])?;
+        let scales = self.scales.matrix("scales", &[DType::F16, DType::BF16, DType::F32])?;
         expect("scales", [groups, out_features], scales)?;
-        let qzeros = self.qzeros.dims("qzeros", &[DType::I32])?;
+        let qzeros = self.qzeros.matrix("qzeros", &[DType::I32])?;
         expect("qzeros", [groups, word_count(out_features, bits.get())], qzeros)?;
         Ok(Sizes { in_features, out_features, group_size, groups, bits })
     }
@@ -149,7 +107,7 @@ impl<'a> StoredModule<'a> {
         let Sizes { in_features, out_features, group_size, groups, bits } = self.sizes(spec)?;
         let convention = self.zero_point(spec, declared)?;
         let codes = unpack_codes(&self.qweight, in_features, out_features, bits)?;
-        let scales = transposed(&self.scales.halves()?, groups, out_features);
+        let scales = transposed(&self.scales.exact_halves("scales")?, groups, out_features);
 
         let mut fields = vec![0u8; groups * out_features];
         let words = self.qzeros.words();
@@ -176,69 +134,6 @@ fn group_indices(words: &[u32], groups: usize) -> Result<Vec<u32>> {
         return Err(CheckpointError::Tensor { tensor: "g_idx", expected, found });
     }
     Ok(words.to_vec())
-}
-
-fn expect(tensor: &'static str, expected: [usize; 2], found: [usize; 2]) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(CheckpointError::Tensor { tensor, expected: format!("shape {expected:?}"), found: format!("{found:?}") })
-}
-
-impl StoredTensor<'_> {
-    /// The dimensions, after checking type, rank and bytes. A vector has a second dimension of 1.
-    fn dims(&self, tensor: &'static str, dtypes: &[DType]) -> Result<[usize; 2]> {
-        let wrong = |expected: String, found: String| Err(CheckpointError::Tensor { tensor, expected, found });
-        if !dtypes.contains(&self.dtype) {
-            let names: Vec<_> = dtypes.iter().map(|d| d.name()).collect();
-            return wrong(format!("type {}", names.join(" or ")), self.dtype.name().into());
-        }
-        let dims = match (tensor, self.shape) {
-            ("g_idx", &[n]) => [n, 1],
-            (_, &[rows, cols]) if tensor != "g_idx" => [rows, cols],
-            _ => {
-                let rank = if tensor == "g_idx" { "1 dimension" } else { "2 dimensions" };
-                return wrong(rank.into(), format!("shape {:?}", self.shape));
-            }
-        };
-        let need = dims[0].checked_mul(dims[1]).and_then(|n| n.checked_mul(self.dtype.size()));
-        if need != Some(self.data.len()) {
-            let found = format!("{} bytes", self.data.len());
-            return wrong(format!("the bytes of {} {:?}", self.dtype.name(), self.shape), found);
-        }
-        Ok(dims)
-    }
-
-    fn words(&self) -> Vec<u32> {
-        self.data.as_chunks::<4>().0.iter().map(|&b| u32::from_le_bytes(b)).collect()
-    }
-
-    fn halves(&self) -> Result<Vec<f16>> {
-        let exact = |v: f32, at: usize| {
-            let half = f16::from_f32(v);
-            if half.to_f32() == v || !v.is_finite() {
-                return Ok(half);
-            }
-            let expected = format!("{} values that F16 has", self.dtype.name());
-            Err(CheckpointError::Tensor { tensor: "scales", expected, found: format!("{v} at index {at}") })
-        };
-        match self.dtype {
-            DType::F32 => {
-                let values = self.data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b));
-                values.enumerate().map(|(at, v)| exact(v, at)).collect()
-            }
-            DType::BF16 => {
-                let values = self.data.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32());
-                values.enumerate().map(|(at, v)| exact(v, at)).collect()
-            }
-            _ => Ok(self.data.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b)).collect()),
-        }
-    }
-}
-
-/// `[rows, cols]` to `[cols, rows]`.
-fn transposed<T: Copy>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
-    (0..cols).flat_map(|c| (0..rows).map(move |r| r * cols + c)).filter_map(|at| values.get(at).copied()).collect()
 }
 
 /// `qweight` to `[out, in]`, one code a byte.
@@ -278,19 +173,6 @@ pub struct PackedModule {
     qzeros: Vec<u32>,
     scales: Vec<f16>,
     g_idx: Vec<u32>,
-}
-
-/// A tensor to be written.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PackedTensor {
-    /// `qweight`, `qzeros`, `scales`, `g_idx`: follows the module's name and a dot.
-    pub suffix: &'static str,
-    /// Element type.
-    pub dtype: DType,
-    /// Rows first.
-    pub shape: Vec<usize>,
-    /// Little endian, row-major.
-    pub data: Vec<u8>,
 }
 
 impl PackedModule {
@@ -361,19 +243,12 @@ impl PackedModule {
 
     /// The four tensors as bytes: `qweight`, `qzeros`, `scales`, `g_idx`.
     pub fn into_tensors(self) -> [PackedTensor; 4] {
-        let words = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
-        let tensor = |suffix, dtype, shape, data| PackedTensor { suffix, dtype, shape, data };
         let shape = |len: usize, cols: usize| vec![len / cols, cols];
         [
-            tensor("qweight", DType::I32, shape(self.qweight.len(), self.out_features), words(&self.qweight)),
-            tensor("qzeros", DType::I32, vec![self.groups, self.qzeros.len() / self.groups], words(&self.qzeros)),
-            tensor(
-                "scales",
-                DType::F16,
-                vec![self.groups, self.out_features],
-                self.scales.iter().flat_map(|s| s.to_le_bytes()).collect(),
-            ),
-            tensor("g_idx", DType::I32, vec![self.in_features], words(&self.g_idx)),
+            PackedTensor::words("qweight", shape(self.qweight.len(), self.out_features), &self.qweight),
+            PackedTensor::words("qzeros", vec![self.groups, self.qzeros.len() / self.groups], &self.qzeros),
+            PackedTensor::halves("scales", vec![self.groups, self.out_features], &self.scales),
+            PackedTensor::words("g_idx", vec![self.in_features], &self.g_idx),
         ]
     }
 }

@@ -1,12 +1,12 @@
 //! What a checkpoint can have wrong.
 
-use quant_core::affine::AffineError;
-use quant_core::bit_stream::BitStreamError;
+use crate::affine::AffineError;
+use crate::bit_stream::BitStreamError;
 
 /// Result with [`CheckpointError`].
 pub type Result<T, E = CheckpointError> = std::result::Result<T, E>;
 
-/// Errors of reading and writing GPTQ checkpoints. The caller knows the file; here the tensor or the key is named.
+/// Errors of reading and writing checkpoints. The caller knows the file; here the tensor or the key is named.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -33,7 +33,7 @@ pub enum CheckpointError {
     /// A stored tensor is not what the config and the other tensors ask for.
     #[error("tensor `{tensor}`: expected {expected}, found {found}")]
     Tensor {
-        /// Name of the tensor within its module: `qweight`, `qzeros`, `scales`, `g_idx`.
+        /// Name of the tensor within its module: `qweight`, `scales`.
         tensor: &'static str,
         /// What is needed.
         expected: String,
