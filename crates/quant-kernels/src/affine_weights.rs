@@ -25,15 +25,15 @@ pub struct AffineWeights {
 }
 
 impl AffineWeights {
-    /// Repacks a matrix. Blocks are as long as makes the fewest bytes.
+    /// Repacks a matrix. Blocks are as long as makes the fewest bytes; codes of 5, 6 and 7 bits take a byte each.
     ///
     /// # Errors
-    /// [`Error::Bits`] for 5, 6 and 7 bits; [`Error::Shape`] for more than 2^32 - 2 columns, or bytes that do not fit this machine.
+    /// [`Error::Shape`] for more than 2^32 - 2 columns, or bytes that do not fit this machine.
     pub fn pack(matrix: &AffineMatrix) -> Result<Self> {
-        let bits = matrix.bits().get();
-        if !matches!(bits, 2 | 3 | 4 | 8) {
-            return Err(Error::Bits(bits));
-        }
+        let bits = match matrix.bits().get() {
+            5..=7 => 8,
+            bits => bits,
+        };
         let (rows, cols) = (matrix.out_features(), matrix.in_features());
         if cols >= PADDING as usize {
             return Err(Error::Shape { what: "columns", expected: format!("below {PADDING}"), found: cols });

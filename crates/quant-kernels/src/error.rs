@@ -22,9 +22,6 @@ pub enum Error {
     /// No kernel for this type.
     #[error("{0}: no kernel for this type")]
     Type(Encoding),
-    /// No kernel for codes of this width.
-    #[error("codes of {0} bits: no kernel (2, 3, 4 and 8 bits have one)")]
-    Bits(u8),
     /// `gguf_format` refused to dequantize.
     #[error(transparent)]
     Codec(#[from] gguf_format::Error),

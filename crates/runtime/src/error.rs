@@ -38,15 +38,15 @@ pub enum Error {
         /// What is wrong.
         source: gguf_format::Error,
     },
-    /// A GPTQ checkpoint is not what it should be, or a matrix cannot be stored as one.
+    /// A GPTQ, AWQ or compressed-tensors checkpoint is not what it should be, or a matrix cannot be stored in one.
     #[error("{}: {what}{source}", path.display())]
-    Gptq {
+    Packed {
         /// The file, or the directory.
         path: PathBuf,
         /// The module, followed by `: `, or nothing.
         what: String,
         /// What is wrong.
-        source: Box<gptq::checkpoint::CheckpointError>,
+        source: Box<quant_core::checkpoint::CheckpointError>,
     },
     /// A tokenizer cannot be loaded, or cannot do what it is asked.
     #[error("{}: {source}", path.display())]

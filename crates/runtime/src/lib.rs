@@ -13,6 +13,7 @@ pub mod gptq_dir;
 pub mod gptq_model;
 pub mod hf_writer;
 pub mod model;
+pub mod packed_dir;
 pub mod quantize;
 pub mod safetensors_io;
 pub mod tokenizer;

@@ -105,7 +105,7 @@ fn each_defect_is_named() {
         (
             "words",
             Box::new(|_, t| t.get_mut(&name("qweight")).unwrap().0 = Dtype::U32),
-            &["down_proj.qweight", "type I32", "U32"],
+            &["down_proj.qweight", "I32", "found U32"],
         ),
         (
             "order",

@@ -7,6 +7,8 @@ use half::{bf16, f16};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DType {
+    /// 8-bit integers.
+    I8,
     /// 16-bit integers.
     I16,
     /// 32-bit integers.
@@ -25,6 +27,7 @@ impl DType {
     /// As safetensors spells it.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::I8 => "I8",
             Self::I16 => "I16",
             Self::I32 => "I32",
             Self::I64 => "I64",
@@ -37,6 +40,7 @@ impl DType {
     /// Bytes of an element.
     pub const fn size(self) -> usize {
         match self {
+            Self::I8 => 1,
             Self::I16 | Self::F16 | Self::BF16 => 2,
             Self::I32 | Self::F32 => 4,
             Self::I64 => 8,

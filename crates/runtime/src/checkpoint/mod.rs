@@ -1,17 +1,16 @@
 //! A model on disk, whichever form it has: a GGUF file or a Hugging Face directory.
 
-mod gptq_modules;
 mod hf_dir;
 mod map;
 mod names;
+mod packed;
 mod safetensors_file;
 mod shard;
 
-pub use gptq::checkpoint::ModuleFacts;
-pub use gptq_modules::GptqModules;
-pub(crate) use gptq_modules::{SUFFIXES as GPTQ_SUFFIXES, error as gptq_error, stored_module};
 pub use hf_dir::{HfDir, HfEntry};
 pub use names::{gguf_name, hf_name};
+pub use packed::{PackedConfig, PackedFacts, PackedModules, PackedSummary};
+pub(crate) use packed::{Parts, error as packed_error};
 pub use safetensors_file::SafetensorsFile;
 
 use crate::{Error, ModelConfig, Result};

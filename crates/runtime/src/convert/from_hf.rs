@@ -10,9 +10,11 @@ use std::path::PathBuf;
 
 pub(super) fn source(dir: &HfDir) -> Result<ModelSource> {
     let config = ModelConfig::from_hf(dir)?;
-    if dir.gptq()?.is_some() {
-        let path = dir.path().display();
-        return Err(Error::Unsupported(format!("{path}: weights quantized by `gptq`; a dense directory is needed")));
+    if let Some(packed) = dir.packed()? {
+        let (path, method) = (dir.path().display(), packed.config().method());
+        return Err(Error::Unsupported(format!(
+            "{path}: weights quantized by `{method}`; a dense directory is needed"
+        )));
     }
     let mut files: Vec<PathBuf> = Vec::new();
     let mut tensors = Vec::new();

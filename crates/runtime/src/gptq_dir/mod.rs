@@ -1,5 +1,3 @@
-//! GPTQ directories: a model of a Hugging Face directory whose linear layers are stored as [`gptq::checkpoint`] has them.
+//! GPTQ directories: [`crate::packed_dir`] under the names that it had when it wrote nothing else.
 
-mod writer;
-
-pub use writer::{GptqDirWriter, GptqPart};
+pub use crate::packed_dir::{PackedDirWriter as GptqDirWriter, PackedPart as GptqPart};

@@ -71,7 +71,7 @@ pub trait ActivationObserver {
 /// A loaded model.
 ///
 /// On the CPU weights stay in the checkpoint's map and are used from there, so that loading is quick and several models of one file share its
-/// memory. The quantized modules of a GPTQ directory are repacked for the products, of about the file's size. Any number of threads may run `forward` at the same time, each with its own cache.
+/// memory. The quantized modules of a GPTQ, AWQ or compressed-tensors directory are repacked for the products, of about the file's size. Any number of threads may run `forward` at the same time, each with its own cache.
 ///
 /// On other devices weights are copied there and candle's own kernels run; that path is tested on the CPU only.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ struct Layer {
 }
 
 impl Model {
-    /// Loads the model. On the CPU weights stay in the file's map and are used from there, except the packed ones of a GPTQ directory.
+    /// Loads the model. On the CPU weights stay in the file's map and are used from there, except the packed ones of a GPTQ, AWQ or compressed-tensors directory.
     ///
     /// # Errors
     /// What [`Checkpoint::config`] refuses; a tensor that is missing, has another shape than the configuration says, a type that cannot be read, or

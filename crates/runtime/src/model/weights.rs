@@ -1,7 +1,7 @@
 //! Weights where they lie: a place in the checkpoint's map, checked once, or in memory if the file's form is not one for products.
 
 use super::config::Architecture;
-use crate::checkpoint::{GPTQ_SUFFIXES, GgufFile, GptqModules, HfDir, hf_name};
+use crate::checkpoint::{GgufFile, HfDir, PackedModules, hf_name};
 use crate::{Checkpoint, Error, ModelConfig, Result};
 use gguf_format::{GgmlType, TensorInfo, blocks};
 use quant_kernels::{AffineWeights, Matrix};
@@ -58,37 +58,35 @@ impl Weight {
 pub(super) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a ModelConfig,
-    /// The quantized modules of a GPTQ directory.
-    gptq: Option<GptqModules<'a>>,
+    /// The quantized modules of a directory.
+    packed: Option<PackedModules<'a>>,
 }
 
 impl<'a> Loader<'a> {
     pub(super) fn new(checkpoint: &'a Checkpoint, config: &'a ModelConfig) -> Result<Self> {
-        let gptq = match checkpoint {
+        let packed = match checkpoint {
             Checkpoint::Gguf(_) => None,
-            Checkpoint::HfDir(dir) => dir.gptq()?,
+            Checkpoint::HfDir(dir) => dir.packed()?,
         };
-        Ok(Self { checkpoint, config, gptq })
+        Ok(Self { checkpoint, config, packed })
     }
 
     /// The module of a weight, where it is a quantized one.
-    fn gptq_module(&self, gguf_name: &str) -> Option<(&GptqModules<'a>, String)> {
-        let gptq = self.gptq.as_ref()?;
+    fn packed_module(&self, gguf_name: &str) -> Option<(&PackedModules<'a>, String)> {
+        let packed = self.packed.as_ref()?;
         let module = hf_name(gguf_name)?.strip_suffix(".weight")?.to_owned();
-        let Checkpoint::HfDir(dir) = self.checkpoint else { return None };
-        dir.entry(&format!("{module}{}", GPTQ_SUFFIXES[0]))?;
-        Some((gptq, module))
+        packed.has(&module).then_some((packed, module))
     }
 
     /// Checks that the checkpoint holds every tensor of the model in its shape, and none that the model would have to use but does not know.
     pub(super) fn check_tensors(&self) -> Result<()> {
         let mut known = HashSet::new();
         for (name, shape, optional) in self.config.expected_tensors() {
-            if let Some((gptq, module)) = self.gptq_module(&name) {
-                if let Some(found) = gptq.shape(&module)? {
+            if let Some((packed, module)) = self.packed_module(&name) {
+                if let Some(found) = packed.shape(&module)? {
                     self.check_shape(&name, &shape, &found)?;
                 }
-                known.extend(GPTQ_SUFFIXES.map(|suffix| format!("{module}{suffix}")));
+                known.extend(packed.tensors_of(&module));
                 continue;
             }
             match self.checkpoint.tensor(&name)? {
@@ -119,8 +117,8 @@ impl<'a> Loader<'a> {
 
     /// A weight matrix.
     pub(super) fn matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        if let Some((gptq, module)) = self.gptq_module(gguf_name)
-            && let Some(matrix) = gptq.matrix(&module)?
+        if let Some((packed, module)) = self.packed_module(gguf_name)
+            && let Some(matrix) = packed.matrix(&module)?
         {
             self.check_shape(gguf_name, &[rows, cols], &[matrix.out_features(), matrix.in_features()])?;
             let place = Place::Affine(Arc::new(AffineWeights::pack(&matrix)?));

@@ -69,8 +69,8 @@ pub(super) fn print(out: &mut dyn Write, report: &Report<'_>) -> io::Result<()> 
         total_line(out, ty, total)?;
     }
     total_line(out, "total", &report.summary.total)?;
-    if let Some(gptq) = &report.gptq {
-        gptq.print(out)?;
+    if let Some(packed) = &report.packed {
+        packed.print(out)?;
     }
     if let Some((_, _, departures)) = &report.gguf {
         for departure in departures {

@@ -18,8 +18,8 @@ impl Serialize for ReportJson<'_> {
             map.serialize_entry("alignment", alignment)?;
             map.serialize_entry("refused_by_ggml", departures)?;
         }
-        if let Some(gptq) = &report.gptq {
-            map.serialize_entry("gptq", gptq)?;
+        if let Some(packed) = &report.packed {
+            map.serialize_entry(packed.key(), &packed.content)?;
         }
         map.serialize_entry("metadata", &report.metadata)?;
         map.serialize_entry("tensors", &report.tensors)?;

@@ -1,8 +1,8 @@
 //! `quant inspect`: metadata and tensors of a GGUF file, a safetensors file or a directory of them.
 
-mod gptq;
 mod human;
 mod json;
+mod packed;
 mod summary;
 
 pub(super) use human::short_value;
@@ -11,7 +11,7 @@ pub(super) use json::ValueJson;
 use crate::error::CliResult;
 use crate::output::to_stdout;
 use gguf_format::{Gguf, Metadata};
-use gptq::Gptq;
+use packed::Packed;
 use quant_runtime::Error;
 use quant_runtime::checkpoint::{HfDir, HfEntry, SafetensorsFile};
 use std::io::Read;
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 /// What is shown.
 struct Report<'a> {
     path: &'a Path,
-    /// `gguf`, `safetensors` or `gptq`.
+    /// `gguf`, `safetensors`, `gptq`, `awq` or `compressed-tensors`.
     format: &'static str,
     /// GGUF: `model`, `vocabulary`, `imatrix` or another `general.type`. Otherwise `model`, or the method of a quantized directory.
     kind: String,
@@ -42,7 +42,7 @@ struct Report<'a> {
     summary: Summary,
     /// Version, alignment and what ggml's reader would refuse.
     gguf: Option<(u32, u64, Vec<String>)>,
-    gptq: Option<Gptq>,
+    packed: Option<Packed>,
 }
 
 /// Metadata of either format.
@@ -74,9 +74,9 @@ impl Args {
     fn directory(&self, path: &Path) -> CliResult {
         let dir = HfDir::open(path)?;
         let mut report = safetensors(path, dir.entries(), dir.config_json().as_object());
-        report.gptq = Gptq::of(&dir);
-        if report.gptq.is_some() {
-            report.format = "gptq";
+        report.packed = Packed::of(&dir);
+        if let Some(packed) = &report.packed {
+            report.format = packed.method;
         }
         self.print(&report)
     }
@@ -102,7 +102,7 @@ impl Args {
             summary: Summary::of(&tensors, true),
             tensors,
             gguf: Some((gguf.version(), gguf.alignment(), departures)),
-            gptq: None,
+            packed: None,
         })
     }
 
@@ -138,7 +138,7 @@ fn safetensors<'a>(
         summary: Summary::of(&tensors, quantization.is_none()),
         tensors,
         gguf: None,
-        gptq: None,
+        packed: None,
     }
 }
 

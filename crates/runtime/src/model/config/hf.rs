@@ -36,11 +36,12 @@ impl ModelConfig {
         for key in ["quantization_config", "compression_config"] {
             if let Some(q) = fields.get(key) {
                 let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-                if method.eq_ignore_ascii_case("gptq") {
+                let packed = ["gptq", "awq", "compressed-tensors"].iter().any(|m| method.eq_ignore_ascii_case(m));
+                if packed && key == "quantization_config" {
                     continue;
                 }
                 return Err(unsupported(format!(
-                    "weights quantized by `{method}` (`{key}`); a dense or a GPTQ directory is needed"
+                    "weights quantized by `{method}` (`{key}`); a dense, GPTQ, AWQ or compressed-tensors directory is needed"
                 )));
             }
         }
