@@ -104,6 +104,46 @@ fn rounding_alone() {
     assert!(table.contains("model.layers.5.mlp.down_proj") && table.contains("bits per weight"), "{table}");
 }
 
+/// vLLM's own format: symmetric and not, with rules; what it has no place for is refused before any work.
+#[test]
+fn compressed_tensors() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, args, zero_points) in [
+        ("asym", &["--group-size", "64", "--module", ".*down_proj=bits:8,group:-1", "--skip", r".*\.5\."][..], true),
+        ("sym", &["--sym"], false),
+    ] {
+        let target = dir.path().join(name);
+        let target = target.to_str().unwrap();
+        out(&[&["gptq", MODEL, target, "--rtn", "--format", "compressed-tensors"][..], args].concat());
+        let seen = json(&["inspect", target, "--json"]);
+        assert_eq!((&seen["format"], &seen["kind"]), (&"compressed-tensors".into(), &"compressed-tensors".into()));
+        let facts = &seen["compressed_tensors"];
+        assert_eq!((&facts["bits"], &facts["rounded_scales"]), (&4.into(), &0.into()));
+        assert_eq!(facts["sym"], !zero_points);
+        let expected: [u64; 2] = if zero_points { [35, 5] } else { [42, 0] };
+        assert_eq!([facts["modules"].as_u64().unwrap(), facts["overridden"].as_u64().unwrap()], expected);
+        let tensors = seen["tensors"].as_array().unwrap();
+        let zeros = |t: &&serde_json::Value| t["name"].as_str().unwrap().ends_with(".weight_zero_point");
+        assert_eq!(tensors.iter().filter(zeros).count(), if zero_points { 35 } else { 0 });
+        assert_eq!(json(&["run", target, "-p", "Once", "-n", "3", "--raw", "--json"])["generated_tokens"], 3);
+    }
+    let target = dir.path().join("refused");
+    let text = text(dir.path());
+    let refused = [
+        "gptq",
+        MODEL,
+        target.to_str().unwrap(),
+        "--desc-act",
+        "--format",
+        "compressed-tensors",
+        "--calibration",
+        &text,
+    ];
+    let (code, error) = fails(&refused);
+    assert!(code != 0 && error.contains("order of activations"), "{error}");
+    assert!(!target.exists());
+}
+
 #[test]
 fn wrong_usage_is_one_line() {
     let dir = tempfile::tempdir().unwrap();

@@ -72,9 +72,8 @@ mod tests {
         let mut codes = vec![0u8; 256];
         unpack_fast(&data, 64, &mut codes);
         // Eight words of four codes: the first 32 columns of row 0.
-        for k in 0..32 {
-            assert_eq!(codes[k], code(0, k), "{k}");
-        }
+        let expected: Vec<u8> = (0..32).map(|k| code(0, k)).collect();
+        assert_eq!(codes[..32], expected);
         let places: std::collections::BTreeSet<_> = (0..SPAN).map(place).collect();
         assert_eq!(places.into_iter().collect::<Vec<_>>(), (0..SPAN).collect::<Vec<_>>());
     }

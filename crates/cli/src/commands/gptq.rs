@@ -69,7 +69,8 @@ pub(crate) struct Args {
     /// Round to nearest, without calibration: what GPTQ is to be compared with.
     #[arg(long, conflicts_with_all = ["calibration", "desc_act"])]
     rtn: bool,
-    /// How zero points are stored [default: gptq for symmetric grids, which every reader takes, else gptq_v2].
+    /// The layout: GPTQ's, which differ in how zero points are stored, or vLLM's own [default: gptq for symmetric grids, which every reader takes, else
+    /// gptq_v2].
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Other settings for modules whose name matches REGEX from its start; the first that matches counts. SETTINGS: bits:8,group:32,sym:true
@@ -109,6 +110,8 @@ enum Format {
     GptqV2,
     #[value(name = "gptq")]
     Gptq,
+    #[value(name = "compressed-tensors")]
+    CompressedTensors,
 }
 
 impl Args {
@@ -129,10 +132,12 @@ impl Args {
         };
         let mut plan = GptqPlan::new(options);
         plan.rules = self.skip.iter().chain(&self.module).cloned().collect();
-        plan.zero_point = self.format.map(|f| match f {
-            Format::Gptq => ZeroPoint::MinusOne,
-            Format::GptqV2 => ZeroPoint::AsIs,
-        });
+        plan.zero_point = match self.format {
+            Some(Format::Gptq) => Some(ZeroPoint::MinusOne),
+            Some(Format::GptqV2) => Some(ZeroPoint::AsIs),
+            Some(Format::CompressedTensors) | None => None,
+        };
+        plan.compressed_tensors = matches!(self.format, Some(Format::CompressedTensors));
         plan.round_to_nearest = self.rtn;
         plan.row_limit = Some(self.row_limit).filter(|&limit| limit > 0.0);
         plan.overwrite = self.overwrite;

@@ -55,7 +55,7 @@ pub fn joined_name(name: &str) -> String {
 }
 
 /// Modules by the joined name, those of one in the given order.
-pub fn by_joined_name<'a, T>(modules: &'a [T], name: impl Fn(&T) -> &str) -> BTreeMap<String, Vec<&'a T>> {
+pub fn by_joined_name<T>(modules: &[T], name: impl Fn(&T) -> &str) -> BTreeMap<String, Vec<&T>> {
     let mut all: BTreeMap<String, Vec<&T>> = BTreeMap::new();
     for module in modules {
         all.entry(joined_name(name(module))).or_default().push(module);

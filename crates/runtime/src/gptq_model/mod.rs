@@ -87,7 +87,7 @@ pub fn quantize_model(
         fingerprint: plan.fingerprint(set),
         ..WriteOptions::default()
     };
-    let mut writer = GptqDirWriter::create(dir.clone(), out, plan.config(), &options)?;
+    let mut writer = GptqDirWriter::create(dir.clone(), out, plan.layout()?, &options)?;
     let layers = config.num_layers;
     let mut meter = Meter::new(&walk, sequences, progress);
     let mut run = LayerRun::new(&walk, plan, &modules, sequences)?;

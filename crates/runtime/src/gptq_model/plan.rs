@@ -1,7 +1,7 @@
 //! What is to be done to each module.
 
 use crate::calibrate::CalibrationSet;
-use crate::checkpoint::hf_name;
+use crate::checkpoint::{PackedConfig, hf_name};
 use crate::model::{LayerWalk, LinearSite};
 use crate::{Error, Result};
 use gptq::checkpoint::{DynamicRule, GptqConfig, ModuleSpec, ZeroPoint};
@@ -18,6 +18,8 @@ pub struct GptqPlan {
     pub rules: Vec<DynamicRule>,
     /// Convention of the zero points on disk; `None`: `gptq` for symmetric grids, `gptq_v2` for others.
     pub zero_point: Option<ZeroPoint>,
+    /// Written as compressed-tensors has it (`pack-quantized`), not in GPTQ's layout.
+    pub compressed_tensors: bool,
     /// Round to nearest, without sequences: what GPTQ is to be compared with.
     pub round_to_nearest: bool,
     /// The most that one calibration row counts, in medians of its sequence's squared norms; `None`: every row in full. The first token of a sequence
@@ -54,6 +56,7 @@ impl GptqPlan {
             options,
             rules: Vec::new(),
             zero_point: None,
+            compressed_tensors: false,
             round_to_nearest: false,
             row_limit: Some(4.0),
             overwrite: false,
@@ -72,6 +75,18 @@ impl GptqPlan {
         config.damp_percent = Some(options.damp);
         config.dynamic = self.rules.clone();
         config
+    }
+
+    /// How the directory is stored.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what compressed-tensors has no place for.
+    pub(super) fn layout(&self) -> Result<PackedConfig> {
+        let config = self.config();
+        if !self.compressed_tensors {
+            return Ok(config.into());
+        }
+        PackedConfig::compressed_tensors_of(&config).map_err(|e| Error::Usage(e.to_string()))
     }
 
     fn of_module(&self, spec: &ModuleSpec) -> Options {

@@ -56,27 +56,25 @@ struct Readers {
 impl Packed {
     /// `None` if the directory is dense, or of another method.
     pub(super) fn of(dir: &HfDir) -> Option<Self> {
-        match Self::read(dir) {
-            Ok(found) => found,
-            Err((method, e)) => Some(Self { method, content: Content::Broken { error: e.to_string() } }),
-        }
-    }
-
-    fn read(dir: &HfDir) -> Result<Option<Self>, (&'static str, quant_runtime::Error)> {
         let named = dir.config_json().pointer("/quantization_config/quant_method").and_then(|m| m.as_str());
-        let method = match named.map(str::to_ascii_lowercase).as_deref() {
+        let mut method = match named.map(str::to_ascii_lowercase).as_deref() {
             Some("awq") => "awq",
             Some("compressed-tensors") => "compressed-tensors",
             _ => "gptq",
         };
-        let Some(packed) = dir.packed().map_err(|e| (method, e))? else { return Ok(None) };
-        let method = packed.config().method();
-        let facts = packed.facts().and_then(|modules| {
-            let verdicts = packed.loads_in()?;
-            Ok(Facts::new(dir, packed.config().summary(), &modules, &verdicts))
-        });
-        let facts = facts.map_err(|e| (method, e))?;
-        Ok(Some(Self { method, content: Content::Known(Box::new(facts)) }))
+        let content = match Self::read(dir, &mut method) {
+            Ok(facts) => Content::Known(Box::new(facts?)),
+            Err(e) => Content::Broken { error: e.to_string() },
+        };
+        Some(Self { method, content })
+    }
+
+    /// `method` becomes the one that was read.
+    fn read(dir: &HfDir, method: &mut &'static str) -> Result<Option<Facts>> {
+        let Some(packed) = dir.packed()? else { return Ok(None) };
+        *method = packed.config().method();
+        let (modules, verdicts) = (packed.facts()?, packed.loads_in()?);
+        Ok(Some(Facts::new(dir, packed.config().summary(), &modules, &verdicts)))
     }
 
     /// The key of the JSON object.
