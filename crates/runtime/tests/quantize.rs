@@ -44,7 +44,7 @@ fn tensor(name: &str, shape: &[u64], values: &[f32]) -> SourceTensor {
 }
 
 fn source(metadata: Metadata, tensors: Vec<SourceTensor>) -> ModelSource {
-    ModelSource { path: "memory".into(), metadata, tensors, files: Vec::new() }
+    ModelSource { path: "memory".into(), metadata, tensors, files: Vec::new(), packed: None }
 }
 
 fn go_on(_: quant_runtime::quantize::Progress<'_>) -> ControlFlow<()> {

@@ -29,5 +29,5 @@ pub(super) fn source(file: &GgufFile) -> Result<ModelSource> {
         .collect();
     // llama-quantize's order, not the input's.
     tensors.sort_by(|a, b| file_order(&a.name, &b.name));
-    Ok(ModelSource { path: file.path.clone(), metadata, tensors, files: file.paths.clone() })
+    Ok(ModelSource { path: file.path.clone(), metadata, tensors, files: file.paths.clone(), packed: None })
 }

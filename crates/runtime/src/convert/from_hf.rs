@@ -1,42 +1,45 @@
 //! A Hugging Face directory as the content of a GGUF file.
 
 use super::hyper_parameters::architecture_name;
-use super::{ModelSource, Place, RowOrder, SourceTensor, hyper_parameters, rope_freqs, vocab};
+use super::{ModelSource, Place, RowOrder, SourceTensor, hyper_parameters, packed, rope_freqs, vocab};
 use crate::checkpoint::{HfDir, gguf_name, hf_name};
 use crate::{Error, ModelConfig, Result};
 use gguf_format::mix::{file_order, layer_of};
 use gguf_format::{GgmlType, Metadata, blocks};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub(super) fn source(dir: &HfDir) -> Result<ModelSource> {
+pub(super) fn source(dir: &Arc<HfDir>) -> Result<ModelSource> {
     let config = ModelConfig::from_hf(dir)?;
-    if let Some(packed) = dir.packed()? {
-        let (path, method) = (dir.path().display(), packed.config().method());
-        return Err(Error::Unsupported(format!(
-            "{path}: weights quantized by `{method}`; a dense directory is needed"
-        )));
-    }
+    let packed = dir.packed()?;
+    let mut of_modules: HashSet<String> = HashSet::new();
     let mut files: Vec<PathBuf> = Vec::new();
     let mut tensors = Vec::new();
+    if let Some(modules) = &packed {
+        for module in modules.names() {
+            of_modules.extend(modules.tensors_of(module));
+            let own = format!("{module}.weight");
+            if is_left_out(&own, &config) {
+                continue;
+            }
+            let shape = modules.shape(module)?.unwrap_or_default();
+            let name = checked_name(&own, &shape, modules.config_file(), &config)?;
+            let order = row_order(&name, &config);
+            tensors.push(packed::tensor(modules, module, name, order)?);
+        }
+    }
     for entry in dir.entries() {
-        if is_left_out(entry.name, &config) {
-            continue;
-        }
-        let Some(name) = gguf_name(entry.name) else {
-            let what = format!("{}: tensor `{}` has no place in GGUF's", entry.file.display(), entry.name);
-            return Err(Error::Unsupported(format!("{what} `{}`", architecture_name(config.architecture))));
-        };
-        let expected = shape_of(&name, &config);
-        if expected.as_deref() != Some(entry.shape) {
-            let expected = expected.map_or("no such tensor".to_owned(), |s| format!("shape {s:?}"));
-            let what = format!("tensor `{}`", entry.name);
-            return Err(Error::malformed(entry.file, what, expected, format!("shape {:?}", entry.shape)));
-        }
-        let Some(view) = dir.tensor(entry.name)? else { continue };
+        // All of them: none may be the target.
         let file = files.iter().position(|f| f == entry.file).unwrap_or_else(|| {
             files.push(entry.file.to_path_buf());
             files.len() - 1
         });
+        if of_modules.contains(entry.name) || is_left_out(entry.name, &config) {
+            continue;
+        }
+        let name = checked_name(entry.name, entry.shape, entry.file, &config)?;
+        let Some(view) = dir.tensor(entry.name)? else { continue };
         let shape: Vec<u64> = entry.shape.iter().map(|&n| n as u64).collect();
         let order = row_order(&name, &config);
         let mut tensor = SourceTensor {
@@ -73,7 +76,22 @@ pub(super) fn source(dir: &HfDir) -> Result<ModelSource> {
     let has_head_dim = dir.config_json()["head_dim"].is_number();
     hyper_parameters::write(&config, &name_of(dir), parameters, has_head_dim, &mut metadata);
     vocab::write(dir, config.vocab_size, &mut metadata)?;
-    Ok(ModelSource { path: dir.path().to_path_buf(), metadata, tensors, files })
+    let packed = packed.map(|_| dir.clone());
+    Ok(ModelSource { path: dir.path().to_path_buf(), metadata, tensors, files, packed })
+}
+
+/// The GGUF name of a tensor, whose shape must be the one that config.json implies.
+fn checked_name(own: &str, shape: &[usize], file: &Path, config: &ModelConfig) -> Result<String> {
+    let Some(name) = gguf_name(own) else {
+        let what = format!("{}: tensor `{own}` has no place in GGUF's", file.display());
+        return Err(Error::Unsupported(format!("{what} `{}`", architecture_name(config.architecture))));
+    };
+    let expected = shape_of(&name, config);
+    if expected.as_deref() != Some(shape) {
+        let expected = expected.map_or("no such tensor".to_owned(), |s| format!("shape {s:?}"));
+        return Err(Error::malformed(file, format!("tensor `{own}`"), expected, format!("shape {shape:?}")));
+    }
+    Ok(name)
 }
 
 /// Buffers that the model computes itself, and a head that is stored although the embedding is used.
@@ -147,7 +165,7 @@ fn check_complete(dir: &HfDir, config: &ModelConfig, tensors: &[SourceTensor]) -
             needed.extend(["attn_q_norm", "attn_k_norm"].map(|part| format!("blk.{layer}.{part}.weight")));
         }
     }
-    let names: std::collections::HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+    let names: HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
     match needed.iter().find(|n| !names.contains(n.as_str())) {
         None => Ok(()),
         Some(name) => {

@@ -6,8 +6,11 @@
 mod from_gguf;
 mod from_hf;
 mod hyper_parameters;
+mod packed;
+mod packed_blocks;
 mod rope_freqs;
 mod source;
 mod vocab;
 
-pub use source::{ModelSource, Place, RowOrder, SourceTensor};
+pub(crate) use packed::PackedReader;
+pub use source::{AsBlocks, ModelSource, Place, RowOrder, SourceTensor};

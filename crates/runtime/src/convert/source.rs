@@ -1,8 +1,11 @@
 //! What goes into a GGUF file, and where its bytes are now.
 
+use crate::checkpoint::HfDir;
 use crate::{Checkpoint, Result};
 use gguf_format::{GgmlType, Metadata};
+use quant_core::error_metrics::ErrorMetrics;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The content of a GGUF file before it is quantized.
 #[derive(Clone, Debug)]
@@ -15,6 +18,8 @@ pub struct ModelSource {
     pub tensors: Vec<SourceTensor>,
     /// The files that [`Place::File`] points into.
     pub files: Vec<PathBuf>,
+    /// The directory of the modules that [`Place::Packed`] names.
+    pub packed: Option<Arc<HfDir>>,
 }
 
 /// One tensor.
@@ -46,6 +51,24 @@ pub enum Place {
     },
     /// Here.
     Memory(Vec<u8>),
+    /// In a quantized module of [`ModelSource::packed`]: its blocks are made when they are asked for.
+    Packed {
+        /// `model.layers.0.mlp.up_proj`.
+        module: String,
+        /// The order of its rows there; the blocks are in GGUF's.
+        order: RowOrder,
+        /// How it is brought to blocks.
+        as_blocks: AsBlocks,
+    },
+}
+
+/// What becomes of a quantized module's codes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AsBlocks {
+    /// They stand in the blocks. How far the blocks are from the module: zero, or the rounding of minima to binary16.
+    Codes(ErrorMetrics),
+    /// No block holds them, for this reason; their values are converted.
+    Values(String),
 }
 
 /// How the rows of a tensor are ordered where they are now.
@@ -121,6 +144,11 @@ impl ModelSource {
     pub fn reads(&self, target: &Path) -> bool {
         let Ok(target) = std::fs::canonicalize(target) else { return false };
         self.files.iter().any(|f| std::fs::canonicalize(f).is_ok_and(|f| f == target))
+    }
+
+    /// Whether it comes from a directory with packed modules (GPTQ, AWQ, compressed-tensors).
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
     }
 
     /// The type that most values have where they are: what "unchanged" means for a file type.

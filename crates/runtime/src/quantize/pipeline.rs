@@ -6,7 +6,7 @@
 
 use super::QuantizePlan;
 use super::rows::{RowError, RowJob, first_not_finite};
-use crate::convert::{ModelSource, Place, SourceTensor};
+use crate::convert::{ModelSource, PackedReader, Place, SourceTensor};
 use crate::{Error, Result};
 use gguf_format::GgufWriter;
 use quant_core::error_metrics::{ErrorAccumulator, ErrorMetrics};
@@ -89,8 +89,15 @@ pub(super) fn run(
 
 fn read_all(plan: &QuantizePlan<'_>, buffers: &Buffers, to_compute: &SyncSender<Result<Slab>>) {
     let mut open: Option<(usize, File)> = None;
+    let packed = match PackedReader::new(plan.source) {
+        Ok(packed) => packed,
+        Err(e) => {
+            let _ = to_compute.send(Err(e));
+            return;
+        }
+    };
     for tensor in 0..plan.source.tensors.len() {
-        if let Err(e) = read_tensor(plan, tensor, &mut open, buffers, to_compute) {
+        if let Err(e) = read_tensor(plan, tensor, &packed, &mut open, buffers, to_compute) {
             let _ = to_compute.send(Err(e));
             return;
         }
@@ -101,6 +108,7 @@ fn read_all(plan: &QuantizePlan<'_>, buffers: &Buffers, to_compute: &SyncSender<
 fn read_tensor(
     plan: &QuantizePlan<'_>,
     index: usize,
+    packed: &PackedReader<'_>,
     open: &mut Option<(usize, File)>,
     buffers: &Buffers,
     to_compute: &SyncSender<Result<Slab>>,
@@ -113,6 +121,11 @@ fn read_tensor(
     let copied = is_copied(plan, index);
     let rows_at_once = (SLAB_BYTES / row_bytes.max(1)).max(1).next_multiple_of(tensor.order.group());
     let slab_bytes = if copied { SLAB_BYTES } else { rows_at_once.saturating_mul(row_bytes) }.max(1);
+    // One module at a time is unpacked.
+    let made = match &tensor.place {
+        Place::Packed { module, order, .. } => packed.bytes(tensor, module, *order)?,
+        _ => Vec::new(),
+    };
     let mut at = 0;
     while at < total {
         let length = slab_bytes.min(total - at);
@@ -122,6 +135,10 @@ fn read_tensor(
             Place::Memory(all) => {
                 bytes.copy_from_slice(all.get(at as usize..(at + length) as usize).unwrap_or_default())
             }
+            Place::Packed { .. } => match made.get(at as usize..(at + length) as usize) {
+                Some(part) => bytes.copy_from_slice(part),
+                None => return Err(Error::Usage(format!("tensor `{}`: {} bytes of {total}", tensor.name, made.len()))),
+            },
             Place::File { file, offset } => read_exact(plan.source, *file, offset + at, &mut bytes, open)?,
         }
         let first_row = at.checked_div(row_bytes).unwrap_or(0);
@@ -224,7 +241,7 @@ fn stored_bytes(source: &ModelSource, tensor: &SourceTensor) -> Result<u64> {
 fn path_of<'a>(source: &'a ModelSource, tensor: &SourceTensor) -> &'a Path {
     match tensor.place {
         Place::File { file, .. } => source.files.get(file).unwrap_or(&source.path),
-        Place::Memory(_) => &source.path,
+        Place::Memory(_) | Place::Packed { .. } => &source.path,
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::pipeline::{self, Progress};
 use super::{Importance, QuantizeReport, TensorReport};
-use crate::convert::{ModelSource, SourceTensor};
+use crate::convert::{AsBlocks, ModelSource, Place, SourceTensor};
 use crate::{Error, Result};
-use gguf_format::mix::{Choice, MixOptions, ModelFacts, TensorDesc, plan};
+use gguf_format::mix::{Choice, FileType, MixOptions, ModelFacts, Reason, TensorDesc, plan};
 use gguf_format::{GgmlType, GgufWriter, Metadata, TensorSpec, WritePlan, blocks};
 use quant_core::error_metrics::ErrorMetrics;
 use std::ops::ControlFlow;
@@ -58,6 +58,40 @@ impl<'a> QuantizePlan<'a> {
         let tensors: Vec<_> =
             source.tensors.iter().map(|t| TensorDesc { name: &t.name, shape: &t.shape, ty: t.ty }).collect();
         let choices = plan(&tensors, &model, &options.mix).map_err(gguf)?;
+        Self::with_choices(source, options, choices)
+    }
+
+    /// Every tensor in the type it has, or that its values call for: codes of packed modules stand as they are; matrices that are not quantized get
+    /// `dense`, where it is given.
+    ///
+    /// # Errors
+    /// As [`QuantizePlan::new`].
+    pub fn unchanged(source: &'a ModelSource, dense: Option<FileType>) -> Result<Self> {
+        let choose = |tensor: &SourceTensor| {
+            let given = dense.and_then(FileType::default_type).filter(|_| tensor.shape.len() > 1);
+            let (ty, reason) = match given {
+                Some(ty) if !tensor.stored.is_quantized() => (ty, Reason::Default),
+                _ => (tensor.ty, Reason::Kept),
+            };
+            Choice { ty, reason, needs_importance: false }
+        };
+        let choices: Vec<Choice> = source.tensors.iter().map(choose).collect();
+        // `general.file_type` is what most values have.
+        let mut sums: Vec<(GgmlType, u64)> = Vec::new();
+        for (tensor, choice) in source.tensors.iter().zip(&choices) {
+            match sums.iter_mut().find(|(ty, _)| *ty == choice.ty) {
+                Some((_, n)) => *n = n.saturating_add(tensor.elements()),
+                None => sums.push((choice.ty, tensor.elements())),
+            }
+        }
+        let most = sums.into_iter().max_by_key(|&(_, n)| n).map_or(GgmlType::F32, |(ty, _)| ty);
+        let named = |f: &&FileType| f.default_type() == Some(most);
+        let file_type = FileType::KNOWN.iter().find(named).copied().unwrap_or(FileType::F32);
+        Self::with_choices(source, QuantizeOptions::new(MixOptions::new(file_type)), choices)
+    }
+
+    fn with_choices(source: &'a ModelSource, options: QuantizeOptions, choices: Vec<Choice>) -> Result<Self> {
+        let gguf = |e| Error::gguf(&source.path, e);
         for (tensor, choice) in source.tensors.iter().zip(&choices) {
             check(tensor, choice, &options)?;
         }
@@ -161,7 +195,7 @@ impl<'a> QuantizePlan<'a> {
                 reason: choice.reason.clone(),
                 bytes: tensor_bytes,
                 importance,
-                errors: errors.get(i).copied().flatten(),
+                errors: errors.get(i).copied().flatten().or(rounding_of(tensor, choice)),
             });
         }
         if elements > 0 {
@@ -180,6 +214,14 @@ fn metadata(source: &ModelSource, options: &QuantizeOptions) -> Metadata {
         importance.write_keys(&mut metadata);
     }
     metadata
+}
+
+/// What bringing a packed module to blocks cost; of blocks that are not changed any more.
+fn rounding_of(tensor: &SourceTensor, choice: &Choice) -> Option<ErrorMetrics> {
+    match &tensor.place {
+        Place::Packed { as_blocks: AsBlocks::Codes(rounding), .. } if choice.ty == tensor.stored => Some(*rounding),
+        _ => None,
+    }
 }
 
 fn importance_of<'o>(tensor: &SourceTensor, options: &'o QuantizeOptions) -> Option<&'o [f32]> {
