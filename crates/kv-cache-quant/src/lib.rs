@@ -1,2 +1,37 @@
-//! Quantized key and value blocks, and attention over them.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Where things are
+//!
+//! [`LayerCache`] holds one layer of one sequence, made from a [`KvSpec`] (or a [`Preset`]'s); [`Codec`] lists the ways to store rows, [`Centre`] what is
+//! taken away from keys, [`Attend`] what attention can do; a [`Pool`] bounds and shares memory. Keys and queries are given after their rotary embedding.
+//!
+//! Unsafe code is in `simd`, `attend` (vector instructions chosen at run time) and `aligned` (bytes aligned to cache lines).
 #![deny(unsafe_code)]
+
+mod aligned;
+#[allow(unsafe_code)]
+mod attend;
+mod block;
+mod cache;
+mod centre;
+mod codec;
+mod encode;
+mod error;
+mod export;
+mod float8;
+mod layout;
+mod plan;
+mod pool;
+mod preset;
+#[allow(unsafe_code)]
+mod simd;
+mod spec;
+
+pub use attend::Attend;
+pub use cache::{LayerCache, MemoryUse};
+pub use codec::{Codec, GgmlCode, Side};
+pub use error::{Error, Result};
+pub use pool::{Pool, PrefixHash};
+pub use preset::Preset;
+pub use simd::Isa;
+pub use spec::{Centre, KvSpec, PairLayout, RopeSpec};

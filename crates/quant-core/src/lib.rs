@@ -5,6 +5,8 @@
 //! - `checkpoint` (feature of this name): what the layouts of packed checkpoints share.
 //! - [`error_metrics`]: how far a quantized tensor is from its source.
 //! - [`input_stats`]: what a linear layer's inputs look like, the one calibration that serves every method.
+//! - [`lloyd_max`]: codebooks for normal variables.
+//! - [`rotation`]: the Walsh-Hadamard transform of rows.
 #![deny(unsafe_code)]
 
 pub mod affine;
@@ -13,6 +15,8 @@ pub mod bit_stream;
 pub mod checkpoint;
 pub mod error_metrics;
 pub mod input_stats;
+pub mod lloyd_max;
+pub mod rotation;
 mod syrk;
 mod upper_triangle;
 

@@ -1,0 +1,243 @@
+//! Logits of a block: rows of queries times keys.
+
+use super::queries::Queries;
+use crate::layout::{Float8, IntCode, KIVI_TOKENS, Region};
+use crate::simd::Simd;
+
+/// Tokens of a row of logits and weights.
+pub(crate) const STRIDE: usize = 64;
+
+/// Four quads of codes from quad `at` on (`at % 8 == OFFSET`), before they are looked up. `low` and `high` are the planes of an outer index.
+///
+/// # Safety
+/// The instruction set of S; the quads are in the planes.
+#[inline(always)]
+pub(crate) unsafe fn four<S: Simd, const BITS: usize, const OFFSET: usize>(
+    low: *const u8,
+    high: *const u8,
+    at: usize,
+) -> [S::C; 4] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut codes = match BITS {
+            8 => {
+                let p = low.add(at * 64);
+                [S::codes(p), S::codes(p.add(64)), S::codes(p.add(128)), S::codes(p.add(192))]
+            }
+            4 | 5 => {
+                let (a, b) = (S::codes(low.add(at * 32)), S::codes(low.add(at * 32 + 64)));
+                [S::field(a, 0, 4, 0), S::field(a, 4, 4, 0), S::field(b, 0, 4, 0), S::field(b, 4, 4, 0)]
+            }
+            _ => {
+                let a = S::codes(low.add(at * 16));
+                [S::field(a, 0, 2, 0), S::field(a, 2, 2, 0), S::field(a, 4, 2, 0), S::field(a, 6, 2, 0)]
+            }
+        };
+        if matches!(BITS, 3 | 5) {
+            let a = S::codes(high.add(at / 8 * 64));
+            for (j, code) in codes.iter_mut().enumerate() {
+                *code = S::or(*code, S::field(a, (OFFSET + j) as u32, 1, BITS as u32 - 1));
+            }
+        }
+        codes
+    }
+}
+
+/// Logits of the first `16 tiles` tokens, `[R][STRIDE]`, without what the centre adds.
+///
+/// # Safety
+/// The instruction set of S; `bytes` is such a region; `q` has R rows; `logits` has room.
+#[inline(always)]
+pub(crate) unsafe fn int_keys<S: Simd, const R: usize, const BITS: usize, const GRIDS: bool>(
+    region: &Region,
+    code: &IntCode,
+    bytes: &[u8],
+    tiles: usize,
+    q: &Queries,
+    logits: *mut f32,
+) {
+    let quads = region.channels / 4;
+    let groups = code.groups(region.channels);
+    let (low_stride, high_stride) = region.strides(*code);
+    // SAFETY: the caller's.
+    unsafe {
+        let table = S::table(code.table.as_ptr());
+        let p = bytes.as_ptr();
+        for tile in 0..tiles {
+            let (low, high) = (p.add(tile * low_stride), p.add(region.high + tile * high_stride));
+            let mut out = [S::splat(0.0); R];
+            for g in 0..groups {
+                let scales = p.add(region.scale_at(g, 16 * tile));
+                let grid = S::grids(scales);
+                let mut sums: [S::A; R] =
+                    std::array::from_fn(|r| S::sums(q.sums.get_unchecked(r * groups + g).wrapping_mul(-128)));
+                let (mut at, end) = (g * code.group / 4, ((g + 1) * code.group / 4).min(quads));
+                macro_rules! add_four {
+                    ($offset:expr) => {
+                        let codes = four::<S, BITS, $offset>(low, high, at);
+                        for (j, mut c) in codes.into_iter().enumerate() {
+                            if GRIDS {
+                                c = S::or(c, grid);
+                            }
+                            if BITS != 8 {
+                                c = S::lookup(table, c);
+                            }
+                            for (r, sum) in sums.iter_mut().enumerate() {
+                                *sum = S::dot(*sum, c, q.factors.as_ptr().add(r * quads + at + j));
+                            }
+                        }
+                        at += 4;
+                    };
+                }
+                while at < end {
+                    add_four!(0);
+                    if at < end {
+                        add_four!(4);
+                    }
+                }
+                let scale = if GRIDS { S::abs_halves(scales) } else { S::halves(scales) };
+                for r in 0..R {
+                    out[r] = S::fma(S::totals(sums[r]), scale, out[r]);
+                }
+                if code.min {
+                    let min = S::halves(scales.add(region.mins - region.scales));
+                    let min = S::fma(scale, S::splat(code.middle() as f32), min);
+                    for (r, out) in out.iter_mut().enumerate() {
+                        *out = S::fma(min, S::splat(*q.sums.get_unchecked(r * groups + g) as f32), *out);
+                    }
+                }
+            }
+            for (r, out) in out.iter().enumerate() {
+                S::store(logits.add(r * STRIDE + 16 * tile), S::mul(*out, S::splat(q.unit[r])));
+            }
+        }
+    }
+}
+
+/// How a channel of 16 tokens, or 16 channels of a token, are read as f32.
+pub(crate) trait Floats {
+    /// Bytes of 16.
+    const BYTES: usize;
+    /// What all are to be multiplied by.
+    const FACTOR: f32;
+    /// 16 numbers.
+    ///
+    /// # Safety
+    /// The instruction set of S, `BYTES` bytes.
+    unsafe fn read<S: Simd>(p: *const u8) -> S::F;
+}
+
+/// Half precision.
+pub(crate) struct Half;
+/// 8-bit floats.
+pub(crate) struct E4M3;
+/// 8-bit floats.
+pub(crate) struct E5M2;
+
+impl Floats for Half {
+    const BYTES: usize = 32;
+    const FACTOR: f32 = 1.0;
+    #[inline(always)]
+    unsafe fn read<S: Simd>(p: *const u8) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::halves(p) }
+    }
+}
+
+impl Floats for E4M3 {
+    const BYTES: usize = 16;
+    const FACTOR: f32 = Float8::E4M3.half_factor();
+    #[inline(always)]
+    unsafe fn read<S: Simd>(p: *const u8) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::floats8(Float8::E4M3, p) }
+    }
+}
+
+impl Floats for E5M2 {
+    const BYTES: usize = 16;
+    const FACTOR: f32 = Float8::E5M2.half_factor();
+    #[inline(always)]
+    unsafe fn read<S: Simd>(p: *const u8) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::floats8(Float8::E5M2, p) }
+    }
+}
+
+/// As [`int_keys`], for floats.
+///
+/// # Safety
+/// As for [`int_keys`].
+#[inline(always)]
+pub(crate) unsafe fn float_keys<S: Simd, const R: usize, F: Floats>(
+    region: &Region,
+    bytes: &[u8],
+    tiles: usize,
+    q: &Queries,
+    logits: *mut f32,
+) {
+    let n = region.channels;
+    let factor = F::FACTOR * region.stored_scale(bytes);
+    // SAFETY: the caller's.
+    unsafe {
+        for tile in 0..tiles {
+            let p = bytes.as_ptr().add(tile * n * F::BYTES);
+            // Two sums, so that an addition need not wait for the one before.
+            let mut out = [[S::splat(0.0); R]; 2];
+            for c in (0..n).step_by(2) {
+                for (half, out) in out.iter_mut().enumerate() {
+                    let x = F::read::<S>(p.add((c + half) * F::BYTES));
+                    for (r, out) in out.iter_mut().enumerate() {
+                        *out = S::fma(x, S::splat(*q.whole.get_unchecked(r * n + c + half)), *out);
+                    }
+                }
+            }
+            let [even, odd] = out;
+            for (r, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+                S::store(logits.add(r * STRIDE + 16 * tile), S::mul(S::add(even, odd), S::splat(factor)));
+            }
+        }
+    }
+}
+
+/// As [`int_keys`], for KIVI's keys.
+///
+/// # Safety
+/// As for [`int_keys`].
+#[inline(always)]
+pub(crate) unsafe fn channel_keys<S: Simd, const R: usize>(
+    region: &Region,
+    bits: u8,
+    bytes: &[u8],
+    tiles: usize,
+    q: &Queries,
+    logits: *mut f32,
+) {
+    let (n, bits, per) = (region.channels, u32::from(bits), usize::from(8 / bits));
+    let half = |at: usize| half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32();
+    // SAFETY: the caller's.
+    unsafe {
+        let mut steps = Vec::new();
+        for tile in 0..tiles {
+            if 16 * tile % KIVI_TOKENS == 0 {
+                steps.clear();
+                steps.extend((0..n).map(|c| {
+                    let at = region.step_at(16 * tile, c);
+                    (half(at), half(at + region.mins - region.scales))
+                }));
+            }
+            let p = bytes.as_ptr().add(tile * (n / per) * 16);
+            let mut out = [S::splat(0.0); R];
+            for (c, &(step, min)) in steps.iter().enumerate() {
+                let code = S::small(p.add(c / per * 16), (c % per) as u32 * bits, bits);
+                let x = S::fma(code, S::splat(step), S::splat(min));
+                for (r, out) in out.iter_mut().enumerate() {
+                    *out = S::fma(x, S::splat(*q.whole.get_unchecked(r * n + c)), *out);
+                }
+            }
+            for (r, out) in out.iter().enumerate() {
+                S::store(logits.add(r * STRIDE + 16 * tile), *out);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Rows of values to codes. The rows are centred and rotated already, and padded with zeros to whole 16s.
+//!
+//! What is written depends on nothing but the row: the loops are plain Rust over 16 lanes, compiled for the instruction set of the caller, with
+//! the same operations in the same order everywhere.
+
+mod ggml;
+mod int8;
+mod kivi;
+mod lloyd;
+
+pub(crate) use ggml::{ggml_bytes, ggml_row_len};
+pub(crate) use kivi::encode_channel;
+
+use crate::codec::Codec;
+use crate::layout::{Float8, IntCode, Region, Storage};
+use half::f16;
+
+/// Most channels of a head.
+pub(crate) const MAX_CHANNELS: usize = 512;
+/// Most groups of a row: of 32 channels.
+const MAX_GROUPS: usize = MAX_CHANNELS / 32;
+
+/// A row's codes, scales and minima, in half precision's bits.
+pub(crate) struct Row {
+    pub(crate) codes: [u8; MAX_CHANNELS],
+    pub(crate) scales: [u16; MAX_GROUPS],
+    pub(crate) mins: [u16; MAX_GROUPS],
+}
+
+impl Row {
+    pub(crate) fn new() -> Self {
+        Self { codes: [0; MAX_CHANNELS], scales: [0; MAX_GROUPS], mins: [0; MAX_GROUPS] }
+    }
+}
+
+/// Writes a token's row into a region. `float_scale` divides the values of 8-bit floats. Gives how many of these were too large and became the
+/// largest. Not for KIVI's keys, which are written by the channel.
+#[inline(always)]
+pub(crate) fn put_row(
+    region: &Region,
+    codec: Codec,
+    x: &[f32],
+    float_scale: f32,
+    row: &mut Row,
+    bytes: &mut [u8],
+    token: usize,
+) -> usize {
+    match region.storage {
+        Storage::Half => {
+            for (c, &v) in x.iter().enumerate() {
+                let at = 2 * region.element(token, c);
+                bytes[at..at + 2].copy_from_slice(&f16::from_f32(v).to_bits().to_le_bytes());
+            }
+            0
+        }
+        Storage::Float8(format) => put_floats(region, format, x, float_scale, bytes, token),
+        Storage::Int(code) => {
+            encode(codec, code, x, row);
+            region.put_codes(code, bytes, token, &row.codes[..x.len()]);
+            for g in 0..code.groups(x.len()) {
+                let at = region.scale_at(g, token);
+                bytes[at..at + 2].copy_from_slice(&row.scales[g].to_le_bytes());
+                if code.min {
+                    let at = at + region.mins - region.scales;
+                    bytes[at..at + 2].copy_from_slice(&row.mins[g].to_le_bytes());
+                }
+            }
+            0
+        }
+        Storage::PerChannel { .. } => 0,
+    }
+}
+
+#[inline(always)]
+fn put_floats(region: &Region, format: Float8, x: &[f32], scale: f32, bytes: &mut [u8], token: usize) -> usize {
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let mut clipped = 0;
+    for (c, &v) in x.iter().enumerate() {
+        let v = v * inverse;
+        // Up to half a step above the largest number rounding, not clipping, gives it; that is 1/28 of E4M3's, 1/14 of E5M2's.
+        clipped += usize::from(
+            v.abs() > format.largest() * if format == Float8::E4M3 { 464.0 / 448.0 } else { 61440.0 / 57344.0 },
+        );
+        bytes[region.element(token, c)] = format.encode(v);
+    }
+    clipped
+}
+
+/// A row's codes, scales and minima.
+#[inline(always)]
+fn encode(codec: Codec, code: IntCode, x: &[f32], row: &mut Row) {
+    let groups = x.chunks(code.group).zip(row.codes.chunks_mut(code.group)).zip(&mut row.scales).zip(&mut row.mins);
+    match codec {
+        Codec::Int8 => groups.for_each(|(((x, codes), scale), _)| *scale = int8::encode(x, codes)),
+        Codec::Lloyd { bits: 2, .. } => {
+            groups.for_each(|(((x, codes), scale), _)| *scale = lloyd::encode::<2>(x, codes))
+        }
+        Codec::Lloyd { bits: 3, .. } => {
+            groups.for_each(|(((x, codes), scale), _)| *scale = lloyd::encode::<3>(x, codes))
+        }
+        Codec::Lloyd { .. } => groups.for_each(|(((x, codes), scale), _)| *scale = lloyd::encode::<4>(x, codes)),
+        Codec::Ggml(ty) => groups.for_each(|(((x, codes), scale), min)| (*scale, *min) = ggml::encode(ty, x, codes)),
+        Codec::Kivi { bits } => {
+            groups.for_each(|(((x, codes), scale), min)| (*scale, *min) = kivi::encode(bits, x.iter().copied(), codes))
+        }
+        // Their storage is not of this kind.
+        Codec::F16 | Codec::F8E4M3 { .. } | Codec::F8E5M2 { .. } => {}
+    }
+}
+
+/// Rounds to the nearest whole number, ties to even, when added to a value within 2^22 and subtracted again; the sum's lowest bits are that number.
+const ROUND: f32 = 12_582_912.0;
+
+/// The largest magnitude.
+#[inline(always)]
+pub(crate) fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for v in x.as_chunks::<16>().0 {
+        for i in 0..16 {
+            let v = v[i].abs();
+            lanes[i] = if v > lanes[i] { v } else { lanes[i] };
+        }
+    }
+    lanes.into_iter().fold(0.0, |a, b| if b > a { b } else { a })
+}
+
+/// Sum of lanes, by halves.
+#[inline(always)]
+fn total(x: [f32; 16]) -> f32 {
+    let x: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
+    let x: [f32; 4] = std::array::from_fn(|i| x[i] + x[i + 4]);
+    (x[0] + x[2]) + (x[1] + x[3])
+}

@@ -1,0 +1,169 @@
+//! AVX-512 with VNNI and VBMI: a vector is a register.
+
+use super::{Isa, Simd};
+use crate::layout::Float8;
+use std::arch::x86_64::*;
+
+/// The instruction set as a type.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+// Each function is the instructions it names; the caller has the instruction set, and memory as `Simd` asks.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx512 {
+    const ROWS: usize = 8;
+    fn isa() -> Isa {
+        Isa::Avx512
+    }
+    type C = __m512i;
+    /// Sums with the high and with the low bytes of the factors.
+    type A = (__m512i, __m512i);
+    type F = __m512;
+    type T = __m512i;
+
+    #[inline(always)]
+    unsafe fn codes(p: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_quad(x: u32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x as i32) }
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn field(c: __m512i, from: u32, bits: u32, to: u32) -> __m512i {
+        unsafe {
+            let count = |n: u32| _mm_cvtsi32_si128(n as i32);
+            let moved = match from.checked_sub(to) {
+                Some(right) => _mm512_srl_epi16(c, count(right)),
+                None => _mm512_sll_epi16(c, count(to - from)),
+            };
+            _mm512_and_si512(moved, _mm512_set1_epi8((((1u32 << bits) - 1) << to) as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn table(p: *const u8) -> __m512i {
+        unsafe { _mm512_castsi256_si512(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(t: __m512i, c: __m512i) -> __m512i {
+        unsafe { _mm512_permutexvar_epi8(c, t) }
+    }
+
+    #[inline(always)]
+    unsafe fn sums(x: i32) -> Self::A {
+        unsafe { (_mm512_setzero_si512(), _mm512_set1_epi32(x)) }
+    }
+    #[inline(always)]
+    unsafe fn dot(a: Self::A, c: __m512i, p: *const u64) -> Self::A {
+        unsafe {
+            let p = p.cast::<i32>();
+            let (high, low) = (_mm512_set1_epi32(p.read_unaligned()), _mm512_set1_epi32(p.add(1).read_unaligned()));
+            (_mm512_dpbusd_epi32(a.0, c, high), _mm512_dpbusd_epi32(a.1, c, low))
+        }
+    }
+    #[inline(always)]
+    unsafe fn totals(a: Self::A) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32::<8>(a.0), a.1)) }
+    }
+    #[inline(always)]
+    unsafe fn quads(x: __m512, p: *mut u64) -> i32 {
+        unsafe {
+            let x = _mm512_cvtps_epi32(x);
+            let high = _mm512_srai_epi32::<8>(_mm512_add_epi32(x, _mm512_set1_epi32(128)));
+            let low = _mm512_sub_epi32(x, _mm512_slli_epi32::<8>(high));
+            let (high, low) = (_mm512_cvtepi32_epi8(high), _mm512_cvtepi32_epi8(low));
+            _mm_storeu_si128(p.cast(), _mm_unpacklo_epi32(high, low));
+            _mm_storeu_si128(p.add(2).cast(), _mm_unpackhi_epi32(high, low));
+            _mm512_reduce_add_epi32(x)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: __m512) {
+        unsafe { _mm512_storeu_ps(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn sum(x: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn largest(x: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(x: __m512) -> __m512 {
+        unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), x) }
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m512) -> __m512 {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn halves(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn abs_halves(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_and_si256(_mm256_loadu_si256(p.cast()), _mm256_set1_epi16(0x7fff))) }
+    }
+    #[inline(always)]
+    unsafe fn grids(p: *const u8) -> __m512i {
+        unsafe { _mm512_maskz_set1_epi32(_mm256_movepi16_mask(_mm256_loadu_si256(p.cast())), 0x1010_1010) }
+    }
+    #[inline(always)]
+    unsafe fn floats8(format: Float8, p: *const u8) -> __m512 {
+        unsafe {
+            let x = _mm_loadu_si128(p.cast());
+            let halves = match format {
+                // The sign goes to the top with the code, which is then moved down behind it.
+                Float8::E4M3 => _mm256_and_si256(
+                    _mm256_srai_epi16::<1>(_mm256_slli_epi16::<8>(_mm256_cvtepu8_epi16(x))),
+                    _mm256_set1_epi16(0xbf80_u16 as i16),
+                ),
+                Float8::E5M2 => _mm256_slli_epi16::<8>(_mm256_cvtepu8_epi16(x)),
+            };
+            _mm512_cvtph_ps(halves)
+        }
+    }
+    #[inline(always)]
+    unsafe fn small(p: *const u8, from: u32, bits: u32) -> __m512 {
+        unsafe {
+            let x = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let x = _mm512_srl_epi32(x, _mm_cvtsi32_si128(from as i32));
+            _mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32((1 << bits) - 1)))
+        }
+    }
+}

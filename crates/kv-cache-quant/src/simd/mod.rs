@@ -1,0 +1,302 @@
+//! The vector operations of [`attend`](crate::attend), once for every instruction set, and the one place that chooses it.
+//!
+//! Vectors have 16 lanes everywhere (AVX2 uses two registers), so that sums are made in the same order. The integer sums are exact: every
+//! instruction set gives the same; the f32 operations may fuse products and sums.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use crate::layout::Float8;
+use std::sync::OnceLock;
+
+/// The largest magnitude of a whole number that a factor is rounded to: `127 * 256`, so that it is two signed bytes, `256 * high + low`.
+///
+/// Sums may pass through numbers that do not fit in i32, for they wrap; the results fit, with 512 factors at most: `512 * 128 * 32512 < 2^31`.
+pub(crate) const FACTOR_MAX: f32 = 32512.0;
+
+/// Operations on 16 lanes.
+///
+/// # Safety
+/// Every function needs the instruction set of its implementor, and readable (writable) memory of the size it says, at any alignment.
+pub(crate) trait Simd: Copy + 'static {
+    /// Most rows of queries that a kernel takes at once, as registers allow.
+    const ROWS: usize;
+    /// Its name at run time.
+    fn isa() -> Isa;
+    /// 64 codes, bytes.
+    type C: Copy;
+    /// 16 sums of whole numbers.
+    type A: Copy;
+    /// 16 f32.
+    type F: Copy;
+    /// 32 bytes, to be looked up.
+    type T: Copy;
+
+    /// 64 bytes.
+    unsafe fn codes(p: *const u8) -> Self::C;
+    /// The same four bytes in each lane.
+    unsafe fn splat_quad(x: u32) -> Self::C;
+    unsafe fn or(a: Self::C, b: Self::C) -> Self::C;
+    /// The `bits` bits of each byte from `from` on, moved to bit `to`.
+    unsafe fn field(c: Self::C, from: u32, bits: u32, to: u32) -> Self::C;
+    /// 32 bytes.
+    unsafe fn table(p: *const u8) -> Self::T;
+    /// The entry of each code below 32.
+    unsafe fn lookup(t: Self::T, c: Self::C) -> Self::C;
+
+    /// All sums `x`.
+    unsafe fn sums(x: i32) -> Self::A;
+    /// Adds to each lane the product of its four codes, without sign, with the four factors that [`Simd::quads`] wrote at `p`.
+    unsafe fn dot(a: Self::A, c: Self::C, p: *const u64) -> Self::A;
+    /// The sums; they fit in i32.
+    unsafe fn totals(a: Self::A) -> Self::F;
+    /// Rounds 16 values within `FACTOR_MAX` to factors, four quads at `p`; their sum.
+    unsafe fn quads(x: Self::F, p: *mut u64) -> i32;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, x: Self::F);
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; the second where one is NaN.
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Of all lanes.
+    unsafe fn sum(x: Self::F) -> f32;
+    /// Of all lanes.
+    unsafe fn largest(x: Self::F) -> f32;
+    /// `2^x` of whole numbers from -126 to 127.
+    unsafe fn power_of_two(x: Self::F) -> Self::F;
+    /// To the nearest whole number, ties to even.
+    unsafe fn round(x: Self::F) -> Self::F;
+
+    /// 16 half-precision numbers.
+    unsafe fn halves(p: *const u8) -> Self::F;
+    /// The same without their signs.
+    unsafe fn abs_halves(p: *const u8) -> Self::F;
+    /// 16 in the four bytes of each lane where the half-precision number has a sign.
+    unsafe fn grids(p: *const u8) -> Self::C;
+    /// 16 8-bit floats, to be multiplied by [`Float8::half_factor`].
+    unsafe fn floats8(format: Float8, p: *const u8) -> Self::F;
+    /// 16 bytes' `bits` bits from `from` on, as numbers.
+    unsafe fn small(p: *const u8, from: u32, bits: u32) -> Self::F;
+}
+
+/// `e^x` within 2 ulp for x from -87 to 0, for smaller x at most `e^-87`.
+///
+/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; `e^r` by its Taylor polynomial of degree 7, whose remainder is below 2^-26 there.
+///
+/// # Safety
+/// As for every operation of [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        let x = S::max(x, S::splat(-87.0));
+        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+        // ln 2 in two parts, the first with so few bits that n times it is exact.
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
+        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        let mut p = S::splat(1.0 / 5040.0);
+        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::mul(p, S::power_of_two(n))
+    }
+}
+
+/// An instruction set that the crate is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 F, BW, DQ, VL with VNNI and VBMI (Ice Lake, Zen 4 and later).
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX2, FMA, F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Plain Rust.
+    Portable,
+}
+
+impl Isa {
+    /// The best that this machine has, detected once.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Self::available()[0])
+    }
+
+    /// All that this machine has, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut list = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            if avx2 && avx512 && has!("avx512vnni") && has!("avx512vbmi") {
+                list.push(Self::Avx512);
+            }
+            if avx2 {
+                list.push(Self::Avx2);
+            }
+        }
+        list.push(Self::Portable);
+        list
+    }
+
+    /// `avx512`, `avx2`, `portable`.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// Runs `op` with this instruction set; one that the machine lacks is replaced by plain Rust.
+    pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx2 if !has(self) => op.run::<portable::Portable>(),
+            // SAFETY: `has` found the instruction set on this machine.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { run_avx512(op) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { run_avx2(op) },
+            Self::Portable => op.run::<portable::Portable>(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has(isa: Isa) -> bool {
+    static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
+    AVAILABLE.get_or_init(Isa::available).contains(&isa)
+}
+
+/// Work to be compiled for each instruction set: `run` and all it calls are to be forced inline. Plain loops gain from it too.
+pub(crate) trait Op {
+    /// What it gives.
+    type Output;
+    /// Computes with the operations of `S`.
+    fn run<S: Simd>(self) -> Self::Output;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
+fn run_avx512<O: Op>(op: O) -> O::Output {
+    op.run::<avx512::Avx512>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn run_avx2<O: Op>(op: O) -> O::Output {
+    op.run::<avx2::Avx2>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::f16;
+
+    /// Every operation, on numbers that reach its corners, as bits.
+    struct All;
+
+    impl Op for All {
+        type Output = Vec<(&'static str, Vec<f32>)>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self) -> Self::Output {
+            let bytes: Vec<u8> = (0..64u32).map(|i| (i * 89 + 7) as u8).collect();
+            let values: Vec<f32> = (0..16).map(|i| (i as f32 - 7.3) * 4031.7).collect();
+            let halves: Vec<u8> =
+                (0..16).flat_map(|i| f16::from_f32((i as f32 - 6.0) * 0.37).to_bits().to_le_bytes()).collect();
+            let table: Vec<u8> = (0..32).map(|i| 255 - 7 * i).collect();
+            let mut out = Vec::new();
+            // SAFETY: `Isa::run` has the instruction set; all memory is as long as the operations read.
+            unsafe {
+                let mut push = |name, x: S::F| {
+                    let mut lanes = vec![0.0; 16];
+                    S::store(lanes.as_mut_ptr(), x);
+                    out.push((name, lanes));
+                };
+                let mut quads = [0; 4];
+                let sum = S::quads(S::load(values.as_ptr()), quads.as_mut_ptr());
+                push("sum of factors", S::splat(sum as f32));
+                let codes = S::codes(bytes.as_ptr());
+                push("dot", S::totals(S::dot(S::sums(-17), codes, &quads[2])));
+                let field = |from, bits, to| S::totals(S::dot(S::sums(3), S::field(codes, from, bits, to), &quads[0]));
+                push("low nibbles", field(0, 4, 0));
+                push("high nibbles", field(4, 4, 0));
+                push("two bits", field(4, 2, 0));
+                push("a bit up", field(1, 1, 4));
+                push("a bit down", field(7, 1, 2));
+                let low = S::field(codes, 0, 4, 0);
+                let index = S::or(low, S::grids(halves.as_ptr()));
+                let looked = S::lookup(S::table(table.as_ptr()), index);
+                push("lookup", S::totals(S::dot(S::sums(0), looked, &quads[3])));
+                let index = S::or(low, S::splat_quad(0x1000_1000));
+                let looked = S::lookup(S::table(table.as_ptr()), index);
+                push("lookup by quad", S::totals(S::dot(S::sums(0), looked, &quads[1])));
+                push("halves", S::halves(halves.as_ptr()));
+                push("abs halves", S::abs_halves(halves.as_ptr()));
+                push("e4m3", S::floats8(Float8::E4M3, bytes.as_ptr()));
+                push("e5m2", S::floats8(Float8::E5M2, bytes.as_ptr()));
+                push("small", S::small(bytes.as_ptr(), 4, 2));
+                push("round", S::round(S::mul(S::load(values.as_ptr()), S::splat(1.5 / 4031.7))));
+                push("largest", S::splat(S::largest(S::load(values.as_ptr()))));
+                push("sum", S::splat(S::sum(S::load(values.as_ptr()))));
+                push("exp", exp::<S>(S::mul(S::load(values.as_ptr()), S::splat(-5e-4))));
+                push("exp of -inf", exp::<S>(S::splat(f32::NEG_INFINITY)));
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn instruction_sets_agree() {
+        let expected = Isa::Portable.run(All);
+        for isa in Isa::available() {
+            for ((name, found), (_, expected)) in isa.run(All).into_iter().zip(&expected) {
+                for (a, b) in found.iter().zip(expected) {
+                    let near = (a - b).abs() <= 4e-7 * b.abs() || a.is_nan() && b.is_nan();
+                    let exact = !matches!(name, "exp" | "sum");
+                    assert!(
+                        a == b || near && !exact || a.is_nan() && b.is_nan(),
+                        "{} {name}: {found:?}, {expected:?}",
+                        isa.name()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_the_exponential() {
+        struct Exp(f32);
+        impl Op for Exp {
+            type Output = f32;
+            #[inline(always)]
+            fn run<S: Simd>(self) -> f32 {
+                // SAFETY: `Isa::run` has the instruction set.
+                unsafe { S::largest(exp::<S>(S::splat(self.0))) }
+            }
+        }
+        for i in 0..8700 {
+            let x = -i as f32 * 0.01;
+            let exact = f64::from(x).exp();
+            for isa in Isa::available() {
+                let found = f64::from(isa.run(Exp(x)));
+                assert!((found / exact - 1.0).abs() < 3e-7, "{} e^{x}: {found}, {exact}", isa.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Plain Rust: runs everywhere, and is the twin that the others are tested against.
+
+use super::{Isa, Simd};
+use crate::layout::Float8;
+use half::f16;
+
+/// The instruction set as a type.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+#[inline(always)]
+fn map<A: Copy, B>(a: [A; 16], f: impl Fn(A) -> B) -> [B; 16] {
+    a.map(f)
+}
+
+#[inline(always)]
+fn zip(a: [f32; 16], b: [f32; 16], f: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// 16 half-precision numbers' bits.
+///
+/// # Safety
+/// 32 readable bytes.
+#[inline(always)]
+unsafe fn half_bits(p: *const u8) -> [u16; 16] {
+    // SAFETY: the caller's.
+    unsafe { map(p.cast::<[[u8; 2]; 16]>().read_unaligned(), u16::from_le_bytes) }
+}
+
+// Memory as `Simd` asks; no instruction set is needed.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Portable {
+    const ROWS: usize = 1;
+    fn isa() -> Isa {
+        Isa::Portable
+    }
+    type C = [u8; 64];
+    type A = [i32; 16];
+    type F = [f32; 16];
+    type T = [u8; 32];
+
+    #[inline(always)]
+    unsafe fn codes(p: *const u8) -> [u8; 64] {
+        unsafe { p.cast::<[u8; 64]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn splat_quad(x: u32) -> [u8; 64] {
+        let x = x.to_le_bytes();
+        std::array::from_fn(|i| x[i % 4])
+    }
+    #[inline(always)]
+    unsafe fn or(a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    unsafe fn field(c: [u8; 64], from: u32, bits: u32, to: u32) -> [u8; 64] {
+        let mask = (1u32 << bits) - 1;
+        c.map(|x| (((u32::from(x) >> from) & mask) << to) as u8)
+    }
+    #[inline(always)]
+    unsafe fn table(p: *const u8) -> [u8; 32] {
+        unsafe { p.cast::<[u8; 32]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn lookup(t: [u8; 32], c: [u8; 64]) -> [u8; 64] {
+        c.map(|x| t[usize::from(x & 31)])
+    }
+
+    #[inline(always)]
+    unsafe fn sums(x: i32) -> [i32; 16] {
+        [x; 16]
+    }
+    #[inline(always)]
+    unsafe fn dot(mut a: [i32; 16], c: [u8; 64], p: *const u64) -> [i32; 16] {
+        let q = unsafe { p.cast::<[i16; 4]>().read_unaligned() }.map(i32::from);
+        for (sum, c) in a.iter_mut().zip(c.as_chunks::<4>().0) {
+            for j in 0..4 {
+                *sum = sum.wrapping_add(i32::from(c[j]) * q[j]);
+            }
+        }
+        a
+    }
+    #[inline(always)]
+    unsafe fn totals(a: [i32; 16]) -> [f32; 16] {
+        map(a, |x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn quads(x: [f32; 16], p: *mut u64) -> i32 {
+        let rounded = map(x, |x| x.round_ties_even() as i16);
+        unsafe { p.cast::<[i16; 16]>().write_unaligned(rounded) };
+        rounded.iter().map(|&x| i32::from(x)).sum()
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [f32; 16] {
+        unsafe { p.cast::<[f32; 16]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: [f32; 16]) {
+        unsafe { p.cast::<[f32; 16]>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    unsafe fn sum(x: [f32; 16]) -> f32 {
+        let x: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
+        let x: [f32; 4] = std::array::from_fn(|i| x[i] + x[i + 4]);
+        (x[0] + x[2]) + (x[1] + x[3])
+    }
+    #[inline(always)]
+    unsafe fn largest(x: [f32; 16]) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(x: [f32; 16]) -> [f32; 16] {
+        map(x, |x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn round(x: [f32; 16]) -> [f32; 16] {
+        map(x, f32::round_ties_even)
+    }
+
+    #[inline(always)]
+    unsafe fn halves(p: *const u8) -> [f32; 16] {
+        unsafe { map(half_bits(p), |x| f16::from_bits(x).to_f32()) }
+    }
+    #[inline(always)]
+    unsafe fn abs_halves(p: *const u8) -> [f32; 16] {
+        unsafe { map(half_bits(p), |x| f16::from_bits(x & 0x7fff).to_f32()) }
+    }
+    #[inline(always)]
+    unsafe fn grids(p: *const u8) -> [u8; 64] {
+        let bits = unsafe { half_bits(p) };
+        std::array::from_fn(|i| if bits[i / 4] >> 15 != 0 { 16 } else { 0 })
+    }
+    #[inline(always)]
+    unsafe fn floats8(format: Float8, p: *const u8) -> [f32; 16] {
+        let bytes = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
+        map(bytes, |x| f16::from_bits(format.half_bits(x)).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn small(p: *const u8, from: u32, bits: u32) -> [f32; 16] {
+        let bytes = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
+        map(bytes, |x| ((u32::from(x) >> from) & ((1 << bits) - 1)) as f32)
+    }
+}
