@@ -4,7 +4,10 @@
 
 use candle_core::{Device, Tensor};
 use gguf_format::{GgmlType, GgufWriter, Metadata, TensorSpec};
+use quant_runtime::calibrate::linear_sites;
 use quant_runtime::checkpoint::gguf_name;
+use quant_runtime::fold::Folds;
+use quant_runtime::model::LinearSite;
 use quant_runtime::{Checkpoint, LogitRows, Model, ModelConfig};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -205,4 +208,66 @@ fn as_transformers() {
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Scales between 1/8 and 8, alike where they have to be.
+fn random_folds(config: &ModelConfig) -> Folds {
+    let mut folds = Folds::new();
+    for site in linear_sites(config, false) {
+        let exponents = values(&format!("scales of {site:?}"), site.columns);
+        let mut scales: Vec<f32> = exponents.iter().map(|v| 8f32.powf(*v)).collect();
+        if matches!(site.site, LinearSite::AttentionOutput(_)) {
+            let (group, dim) = (config.num_heads / config.num_kv_heads, config.head_dim);
+            scales = (0..site.columns).map(|c| scales[c / (group * dim) * group * dim + c % dim]).collect();
+        }
+        folds.insert(config, site.site, scales).unwrap();
+    }
+    folds
+}
+
+#[test]
+fn folded_scales_leave_the_logits() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let facts: Value = serde_json::from_slice(&std::fs::read(golden.join("architectures.json")).unwrap()).unwrap();
+    let tokens: Vec<u32> = (0..96u32).map(|i| (i * i * 7 + i * 3 + 1) % 64).collect();
+    for (case, fact) in facts["cases"].as_object().unwrap() {
+        let json = &fact["config"];
+        let config = ModelConfig::from_config_json(json, Path::new(case)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        write_hf(dir.path(), json, &weights(&config, json));
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let logits = |model: Model| {
+            let mut cache = model.new_cache_with_limit(96).unwrap();
+            let logits = model.forward(&tokens, &mut cache, LogitRows::All).unwrap();
+            logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let plain = logits(Model::load(&checkpoint, &Device::Cpu).unwrap());
+        let folded = logits(Model::load_folded(&checkpoint, &random_folds(&config), &Device::Cpu).unwrap());
+        let most = plain.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let off = plain.iter().zip(&folded).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off > 0.0 && off <= 1e-5 * most, "{case}: {off} of {most}");
+    }
+}
+
+#[test]
+fn scales_that_cannot_be_folded_are_refused() {
+    let json = serde_json::json!({"model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64, "rms_norm_eps": 1e-5, "max_position_embeddings": 64});
+    let config = ModelConfig::from_config_json(&json, Path::new("x")).unwrap();
+    let mut folds = Folds::new();
+    let mut shared = vec![1.0; 8];
+    shared[2] = 2.0;
+    let cases = [
+        (LinearSite::AttentionInput(0), vec![1.0; 7], "8 expected, found 7"),
+        (LinearSite::FfnDown(0), vec![-1.0; 16], "-1 for channel 0"),
+        (LinearSite::FfnInput(0), vec![f32::NAN; 8], "NaN for channel 0"),
+        (LinearSite::FfnInput(0), vec![1e-45; 8], "for channel 0"),
+        (LinearSite::AttentionOutput(0), shared, "channel 2 differs from channel 0"),
+        (LinearSite::Output, vec![1.0; 8], "the head takes none"),
+    ];
+    for (site, scales, expected) in cases {
+        let error = folds.insert(&config, site, scales).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(folds.is_empty());
 }

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod convert;
 mod error;
 pub mod eval;
+pub mod fold;
 pub mod generate;
 pub mod gptq_dir;
 pub mod gptq_model;

@@ -9,6 +9,7 @@ use super::ops::{Backend, Norm};
 use super::rope::Rope;
 use super::weights::Loader;
 use super::{LinearSite, ModelConfig};
+use crate::fold::Folds;
 use crate::{Checkpoint, Result};
 use candle_core::Device;
 use gguf_format::GgmlType;
@@ -51,6 +52,11 @@ impl<'a> LayerWalk<'a> {
         };
         let rope = Rope::new(&config.rope, divisors.as_deref());
         Ok(Self { config, loader, rope })
+    }
+
+    /// What is loaded from now on has these scales folded in.
+    pub(crate) fn set_folds(&mut self, folds: Folds) {
+        self.loader.set_folds(folds);
     }
 
     pub(crate) fn config(&self) -> &ModelConfig {

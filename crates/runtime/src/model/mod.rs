@@ -14,6 +14,7 @@ pub use kv_cache::KvCache;
 pub(crate) use layer_walk::{DenseWeights, LayerParts, LayerWalk};
 pub use quant_kernels::Activations;
 
+use crate::fold::Folds;
 use crate::{Checkpoint, Error, Result};
 use attention::QkNorm;
 use candle_core::{Device, Tensor};
@@ -104,13 +105,21 @@ impl Model {
     /// What [`Checkpoint::config`] refuses; a tensor that is missing, has another shape than the configuration says, a type that cannot be read, or
     /// (norms and biases) a value that is not finite; a tensor that the architecture does not have.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        Self::load_with(checkpoint, Backend::new(device))
+        Self::load_with(checkpoint, Backend::new(device), Folds::new())
+    }
+
+    /// Loads the model with scales folded in: it computes the same. Weights that scales go into are f32 in memory.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_folded(checkpoint: &Checkpoint, folds: &Folds, device: &Device) -> Result<Self> {
+        Self::load_with(checkpoint, Backend::new(device), folds.clone())
     }
 
     /// Loads the model for candle's kernels, which other devices run, on any device: what tests compare the own kernels with.
     #[doc(hidden)]
     pub fn load_for_candle(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        Self::load_with(checkpoint, Backend { device: device.clone(), own_kernels: false, ..Backend::new(device) })
+        Self::load_with(checkpoint, Backend { device: device.clone(), own_kernels: false, ..Backend::new(device) }, Folds::new())
     }
 
     /// Rounds the activations before every product, as [`Activations`] says.
@@ -125,10 +134,11 @@ impl Model {
         Ok(())
     }
 
-    fn load_with(checkpoint: &Checkpoint, backend: Backend) -> Result<Self> {
+    fn load_with(checkpoint: &Checkpoint, backend: Backend, folds: Folds) -> Result<Self> {
         let config = checkpoint.config()?;
-        let loader = Loader::new(checkpoint, &config)?;
+        let mut loader = Loader::new(checkpoint, &config)?;
         loader.check_tensors()?;
+        loader.set_folds(folds);
 
         let (hidden, ffn, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps);
         // Linear layers that share an input; (name, rows) each.

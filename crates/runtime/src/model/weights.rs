@@ -2,6 +2,7 @@
 
 use super::config::Architecture;
 use crate::checkpoint::{GgufFile, HfDir, PackedModules, hf_name};
+use crate::fold::Folds;
 use crate::{Checkpoint, Error, ModelConfig, Result};
 use gguf_format::{GgmlType, TensorInfo, blocks};
 use quant_kernels::{AffineWeights, Matrix};
@@ -23,6 +24,8 @@ enum Place {
     Hf(Arc<HfDir>, (usize, usize), GgmlType),
     /// In memory, packed.
     Affine(Arc<AffineWeights>),
+    /// In memory, f32: what scales were folded into.
+    Dense(Arc<Vec<f32>>),
 }
 
 impl Weight {
@@ -32,6 +35,7 @@ impl Weight {
             Place::Gguf(file, info) => (info.ggml_type(), file.gguf.data(info)),
             Place::Hf(dir, place, ty) => (*ty, dir.data_at(*place)),
             Place::Affine(weights) => return weights.matrix(),
+            Place::Dense(values) => (GgmlType::F32, bytemuck::cast_slice(values)),
         };
         Matrix { ty: ty.into(), rows: self.rows, cols: self.cols, data }
     }
@@ -60,6 +64,7 @@ pub(super) struct Loader<'a> {
     config: &'a ModelConfig,
     /// The quantized modules of a directory.
     packed: Option<PackedModules<'a>>,
+    folds: Folds,
 }
 
 impl<'a> Loader<'a> {
@@ -68,7 +73,12 @@ impl<'a> Loader<'a> {
             Checkpoint::Gguf(_) => None,
             Checkpoint::HfDir(dir) => dir.packed()?,
         };
-        Ok(Self { checkpoint, config, packed })
+        Ok(Self { checkpoint, config, packed, folds: Folds::new() })
+    }
+
+    /// Everything that is loaded from now on has these scales folded in.
+    pub(super) fn set_folds(&mut self, folds: Folds) {
+        self.folds = folds;
     }
 
     /// The module of a weight, where it is a quantized one.
@@ -117,6 +127,17 @@ impl<'a> Loader<'a> {
 
     /// A weight matrix.
     pub(super) fn matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        let weight = self.stored_matrix(gguf_name, rows, cols)?;
+        let Some(fold) = self.folds.of_tensor(gguf_name) else { return Ok(weight) };
+        let mut values = vec![0.0; rows * cols];
+        for (row, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
+            weight.row(row, values)?;
+        }
+        fold.apply(0, cols, &mut values);
+        Ok(Weight { place: Place::Dense(Arc::new(values)), rows, cols })
+    }
+
+    fn stored_matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
         if let Some((packed, module)) = self.packed_module(gguf_name)
             && let Some(matrix) = packed.matrix(&module)?
         {
@@ -156,13 +177,14 @@ impl<'a> Loader<'a> {
         blocks::dequantize(view.ty, view.data, &mut values).map_err(|e| {
             Error::malformed(self.checkpoint.path(), self.what(gguf_name), "values that can be read", e.to_string())
         })?;
-        match values.iter().position(|v| !v.is_finite()) {
-            None => Ok(Some(values)),
-            Some(i) => {
-                let found = format!("{} at index {i}", values[i]);
-                Err(Error::malformed(self.checkpoint.path(), self.what(gguf_name), "finite values", found))
-            }
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            let found = format!("{} at index {i}", values[i]);
+            return Err(Error::malformed(self.checkpoint.path(), self.what(gguf_name), "finite values", found));
         }
+        if let Some(fold) = self.folds.of_tensor(gguf_name) {
+            fold.apply(0, 1, &mut values);
+        }
+        Ok(Some(values))
     }
 
     fn what(&self, gguf_name: &str) -> String {
