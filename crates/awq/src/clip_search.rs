@@ -8,7 +8,7 @@ use crate::group::check_matrix;
 use crate::loss::{Gram, TILE};
 use crate::round::check_scales;
 use crate::scale_search::{Declined, Losses};
-use crate::{AwqError, Inputs, Options, Scales, simd};
+use crate::{AwqError, Inputs, Options, simd};
 use rayon::prelude::*;
 
 /// Shares of the range that are tried, beside the whole.
@@ -43,18 +43,18 @@ pub fn search_clip(
     inputs: &Inputs,
     weights: &[f32],
     out_features: usize,
-    scales: &Scales,
+    scales: &[f32],
     options: &Options,
 ) -> Result<ClipRanges, AwqError> {
     options.check()?;
     let n = inputs.in_features();
     check_matrix(weights, out_features, n, 0)?;
-    check_scales(&scales.values, n)?;
+    check_scales(scales, n)?;
     let search = Search {
         grid: Grid::new(options.bits, options.zero_point),
         group_size: options.group_of(n),
         groups: n.div_ceil(options.group_of(n)),
-        scales: &scales.values,
+        scales,
         n,
     };
     let mut ranges = ClipRanges {

@@ -11,7 +11,7 @@
 //! let (inputs, options) = (Inputs::new(&stats, None)?, Options::new(Bits::new(4).unwrap(), Some(32)));
 //! let members = [Member { weights: &weights, out_features }]; // all that read this input: q/k/v, gate/up
 //! let scales = awq::search_scales(&inputs, &ScaleGroup { members: &members, ties: None }, &options)?;
-//! let clip = awq::search_clip(&inputs, &weights, out_features, &scales, &options)?;
+//! let clip = awq::search_clip(&inputs, &weights, out_features, &scales.values, &options)?;
 //! let quantized = awq::round(&weights, out_features, &scales.values, Some(&clip), Some(&inputs), &options)?;
 //! assert!(quantized.report.nmse < 0.01);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

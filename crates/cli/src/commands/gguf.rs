@@ -1,12 +1,18 @@
 //! `quant gguf`: a model to a GGUF file of few bits.
 
+use super::layerwise::CalibrationArgs;
 use super::quantized::{print_report, run_plan};
 use crate::error::{CliError, CliResult};
+use crate::progress;
 use gguf_format::GgmlType;
 use gguf_format::mix::{FileType, MixOptions, TypeOverride};
 use quant_runtime::Checkpoint;
 use quant_runtime::convert::ModelSource;
-use quant_runtime::quantize::{Importance, QuantizeOptions, QuantizePlan};
+use quant_runtime::fold::Folds;
+use quant_runtime::layerwise::search_awq_scales;
+use quant_runtime::quantize::{Importance, QuantizeOptions, QuantizePlan, awq_options};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Quantize a model to a GGUF file, as llama-quantize does.
@@ -49,6 +55,11 @@ pub(crate) struct Args {
     /// Measure how far each tensor is from its source: NMSE, and NMSE weighted by the importance.
     #[arg(long)]
     errors: bool,
+    /// First search AWQ's scales on the calibration text and fold them into the model, which leaves it the same in full precision.
+    #[arg(long, requires = "calibration")]
+    awq_scales: bool,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -56,7 +67,8 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> CliResult {
-        let source = ModelSource::open(&Checkpoint::open(&self.model)?)?;
+        let checkpoint = Checkpoint::open(&self.model)?;
+        let source = ModelSource::open(&checkpoint)?;
         let mut mix = MixOptions::new(self.file_type);
         mix.overrides = self.tensor_type;
         mix.output_type = self.output_tensor_type;
@@ -67,7 +79,12 @@ impl Args {
         options.importance = self.imatrix.as_ref().map(Importance::open).transpose()?;
         options.allow_requantize = self.allow_requantize;
         options.measure_errors = self.errors;
-        let plan = QuantizePlan::new(&source, options)?;
+        let mut plan = QuantizePlan::new(&source, options.clone())?;
+        if self.awq_scales && !self.dry_run {
+            plan.ready()?;
+            options.folds = awq_scales(&checkpoint, &plan, &self.calibration)?;
+            plan = QuantizePlan::new(&source, options)?;
+        }
         if let Some(ty) = plan.requantizes().next().filter(|_| self.allow_requantize) {
             eprintln!("warning: the source is {ty} already; the errors of both add up");
         }
@@ -83,6 +100,22 @@ impl Args {
         }
         print_report(&report, self.json, self.dry_run || self.errors)
     }
+}
+
+/// The scales that serve the types of the plan best.
+fn awq_scales(checkpoint: &Checkpoint, plan: &QuantizePlan<'_>, calibration: &CalibrationArgs) -> CliResult<Folds> {
+    let types: BTreeMap<&str, GgmlType> = plan.types().collect();
+    let Some(set) = calibration.sequences(checkpoint, 512)? else { return Ok(Folds::new()) };
+    const STEPS: usize = 1000;
+    let bar = progress::bar("scales", STEPS);
+    let grid_of = |name: &str| types.get(name).and_then(|ty| awq_options(*ty));
+    let folds = search_awq_scales(checkpoint, &grid_of, &set, &mut |p| {
+        bar.set_position((p.done * STEPS as f64) as u64);
+        bar.set_message(format!("layer {}", p.layer));
+        ControlFlow::Continue(())
+    })?;
+    bar.finish_and_clear();
+    Ok(folds)
 }
 
 fn parse_file_type(name: &str) -> Result<FileType, String> {

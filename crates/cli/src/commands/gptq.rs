@@ -1,16 +1,11 @@
 //! `quant gptq`: a Hugging Face directory to a GPTQ directory.
 
-use crate::error::{CliError, CliResult};
-use crate::input::{self, PlacementArg};
-use crate::output::{print_json, to_stdout};
-use crate::{progress, table};
+use super::layerwise::{self, CalibrationArgs, GroupSize, OutputArgs, parse_bits, parse_group_size};
+use crate::error::CliResult;
 use clap::ValueEnum;
 use gptq::checkpoint::{DynamicRule, Overrides, ZeroPoint};
 use gptq::{Bits, Options, Order, ScaleSearch};
-use quant_runtime::gptq_model::{GptqPlan, GptqReport, ModuleReport, quantize_model};
-use quant_runtime::{Checkpoint, Tokenizer};
-use serde_json::json;
-use std::ops::ControlFlow;
+use quant_runtime::layerwise::{LayerwisePlan, Layout, Rounding};
 use std::path::PathBuf;
 
 /// Quantize a model by GPTQ to a directory that transformers, GPTQModel and vLLM load.
@@ -50,24 +45,10 @@ pub(crate) struct Args {
     /// Sweeps after the first pass in which codes and scales may still change, each about as long as the first; 0: as published.
     #[arg(long, value_name = "N", default_value_t = 1)]
     refine: usize,
-    /// Text to calibrate on, UTF-8; or .jsonl: lines with `text`, or with `input_ids` (one sequence each).
-    #[arg(long, value_name = "TEXT", required_unless_present = "rtn")]
-    calibration: Option<PathBuf>,
-    /// Sequences of it.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    samples: usize,
-    /// Tokens of a sequence [default: 2048, or the model's context if that is shorter].
-    #[arg(long, value_name = "N")]
-    seq_len: Option<usize>,
-    /// Where in the text the sequences lie.
-    #[arg(long, value_enum, default_value = "spread")]
-    sample_from: PlacementArg,
-    /// The most that one token's activations count, in medians of their sequence's squared norms; 0: all in full. The first token of a sequence often
-    /// has some a thousand times those of others.
-    #[arg(long, value_name = "X", default_value_t = 4.0)]
-    row_limit: f32,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// Round to nearest, without calibration: what GPTQ is to be compared with.
-    #[arg(long, conflicts_with_all = ["calibration", "desc_act"])]
+    #[arg(long, conflicts_with_all = ["calibration", "desc_act", "awq_scales"])]
     rtn: bool,
     /// The layout: GPTQ's, which differ in how zero points are stored, or vLLM's own [default: gptq for symmetric grids, which every reader takes, else
     /// gptq_v2].
@@ -76,26 +57,12 @@ pub(crate) struct Args {
     /// Other settings for modules whose name matches REGEX from its start; the first that matches counts. SETTINGS: bits:8,group:32,sym:true
     #[arg(long, value_name = "REGEX=SETTINGS", value_parser = parse_rule)]
     module: Vec<DynamicRule>,
-    /// Leave modules whose name matches REGEX from its start in full precision. Comes before --module.
-    #[arg(long, value_name = "REGEX", value_parser = parse_skip)]
-    skip: Vec<DynamicRule>,
-    /// Start anew, even if an earlier run was cut short.
+    /// First search AWQ's scales and fold them into the model, which leaves it the same in full precision.
     #[arg(long)]
-    no_resume: bool,
-    /// Replace OUT if it holds a model.
-    #[arg(long)]
-    overwrite: bool,
-    /// Write the report (JSON) to this file too.
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    awq_scales: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
-
-/// `None` for all columns.
-#[derive(Clone, Copy, Debug)]
-struct GroupSize(Option<usize>);
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Search {
@@ -130,99 +97,18 @@ impl Args {
             (_, true) => Order::Natural,
             _ => Order::ActGroupAware,
         };
-        let mut plan = GptqPlan::new(options);
-        plan.rules = self.skip.iter().chain(&self.module).cloned().collect();
-        plan.zero_point = match self.format {
-            Some(Format::Gptq) => Some(ZeroPoint::MinusOne),
-            Some(Format::GptqV2) => Some(ZeroPoint::AsIs),
-            Some(Format::CompressedTensors) | None => None,
+        let rounding = if self.rtn { Rounding::Nearest(options) } else { Rounding::Gptq(options) };
+        let scales = self.awq_scales.then(|| awq::Options::new(self.bits, self.group_size.0));
+        let mut plan = LayerwisePlan::new(rounding, scales);
+        plan.rules = self.output.skip.iter().chain(&self.module).cloned().collect();
+        plan.layout = match self.format {
+            None => Layout::Gptq(None),
+            Some(Format::Gptq) => Layout::Gptq(Some(ZeroPoint::MinusOne)),
+            Some(Format::GptqV2) => Layout::Gptq(Some(ZeroPoint::AsIs)),
+            Some(Format::CompressedTensors) => Layout::CompressedTensors,
         };
-        plan.compressed_tensors = matches!(self.format, Some(Format::CompressedTensors));
-        plan.round_to_nearest = self.rtn;
-        plan.row_limit = Some(self.row_limit).filter(|&limit| limit > 0.0);
-        plan.overwrite = self.overwrite;
-        plan.resume = !self.no_resume;
-
-        let set = match &self.calibration {
-            Some(path) => {
-                let checkpoint = Checkpoint::open(&self.model)?;
-                let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
-                let seq_len = self.seq_len.unwrap_or(2048.min(checkpoint.config()?.max_context));
-                let set = input::calibration_set(path, &tokenizer, self.samples, seq_len, self.sample_from)?;
-                set.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
-                Some(set)
-            }
-            None => None,
-        };
-        const STEPS: usize = 1000;
-        let bar = progress::bar("gptq", STEPS);
-        let report = quantize_model(&self.model, &self.out, &plan, set.as_ref(), &mut |p| {
-            bar.set_position((p.done * STEPS as f64) as u64);
-            bar.set_message(format!("layer {}", p.layer));
-            ControlFlow::Continue(())
-        })?;
-        bar.finish_and_clear();
-        for module in &report.modules {
-            if let Some(why) = module.fallback.as_ref().filter(|_| !self.rtn) {
-                eprintln!("warning: `{}` was rounded to nearest: {why}", module.name);
-            }
-        }
-        let json = to_json(&report);
-        if let Some(path) = &self.report {
-            let text = format!("{json:#}\n");
-            std::fs::write(path, text).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
-        }
-        if self.json {
-            return print_json(&json);
-        }
-        to_stdout(|out| {
-            write!(out, "{}", modules_table(&report.modules))?;
-            writeln!(
-                out,
-                "{}: {} bytes, {:.2} bits per weight, {:.1} s",
-                report.out.display(),
-                report.bytes,
-                report.bits_per_weight,
-                report.seconds
-            )
-        })
+        layerwise::run("gptq", plan, &self.model, &self.out, &self.calibration, &self.output, 2048)
     }
-}
-
-fn modules_table(modules: &[ModuleReport]) -> String {
-    let header = ["module", "bits", "group", "loss", "NMSE", "damping", "seconds", ""];
-    let row = |m: &ModuleReport| {
-        let loss = m.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.3e}"));
-        let (nmse, damp, seconds) = (format!("{:.2e}", m.nmse), format!("{}", m.damp), format!("{:.2}", m.seconds));
-        let note = m.fallback.clone().unwrap_or_default();
-        vec![m.name.clone(), m.bits.to_string(), m.group_size.to_string(), loss, nmse, damp, seconds, note]
-    };
-    table::render(&header, &modules.iter().map(row).collect::<Vec<_>>())
-}
-
-fn to_json(report: &GptqReport) -> serde_json::Value {
-    json!({
-        "out": report.out, "bytes": report.bytes, "bits_per_weight": report.bits_per_weight, "seconds": report.seconds,
-        "resumed_layers": report.resumed_layers,
-        "tensors": report.modules.iter().map(ModuleReport::to_json).collect::<Vec<_>>(),
-    })
-}
-
-fn parse_bits(text: &str) -> Result<Bits, String> {
-    let bits = text.parse().ok().and_then(Bits::new).filter(|b| gptq::checkpoint::is_stored_width(*b));
-    bits.ok_or_else(|| "2, 3, 4 or 8".to_owned())
-}
-
-fn parse_group_size(text: &str) -> Result<GroupSize, String> {
-    match text.parse::<i64>() {
-        Ok(-1) => Ok(GroupSize(None)),
-        Ok(size @ 1..=0x7fff_ffff) => Ok(GroupSize(Some(size as usize))),
-        _ => Err("-1 or a positive number".to_owned()),
-    }
-}
-
-fn parse_skip(pattern: &str) -> Result<DynamicRule, String> {
-    DynamicRule::skip(pattern).map_err(|e| e.to_string())
 }
 
 fn parse_rule(text: &str) -> Result<DynamicRule, String> {

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod awq;
 mod bench;
 mod calibrate;
 mod convert;
@@ -8,6 +9,7 @@ mod edit;
 mod gguf;
 mod gptq;
 mod inspect;
+mod layerwise;
 mod merge;
 mod perplexity;
 mod quantized;
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     Calibrate(calibrate::Args),
     Gguf(Box<gguf::Args>),
     Gptq(Box<gptq::Args>),
+    Awq(Box<awq::Args>),
     Perplexity(perplexity::Args),
     Run(Box<run::Args>),
     Bench(bench::Args),
@@ -49,6 +52,7 @@ impl Command {
             Self::Calibrate(args) => args.run(),
             Self::Gguf(args) => args.run(),
             Self::Gptq(args) => args.run(),
+            Self::Awq(args) => args.run(),
             Self::Perplexity(args) => args.run(),
             Self::Run(args) => args.run(),
             Self::Bench(args) => args.run(),

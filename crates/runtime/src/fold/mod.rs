@@ -14,8 +14,11 @@
 //! its scales. `down` reads `silu(gate) · up`, linear in up. q and k norms (Qwen3) stand behind q and k, whose outputs do not change. This is AWQ's
 //! transform (arXiv 2306.00978, section 3.2) and SmoothQuant's (arXiv 2211.10438, section 4), the one place that knows what feeds what.
 
+mod exact;
+mod file;
 mod tensors;
 
+pub(crate) use exact::divide_stored;
 pub use tensors::TensorFold;
 
 use crate::model::LinearSite;

@@ -108,6 +108,22 @@ impl<'a> LayerWalk<'a> {
         Ok(values)
     }
 
+    /// A vector of the checkpoint as f32, if it is there.
+    ///
+    /// # Errors
+    /// Another shape, values that are not finite.
+    pub(crate) fn optional_vector(&self, gguf_name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        self.loader.optional_vector(gguf_name, len)
+    }
+
+    /// The type that the checkpoint holds a tensor in; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// A type that cannot be read.
+    pub(crate) fn stored_type(&self, gguf_name: &str) -> Result<Option<GgmlType>> {
+        self.loader.stored_type(gguf_name)
+    }
+
     /// Norms and biases of a layer.
     ///
     /// # Errors

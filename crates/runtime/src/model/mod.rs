@@ -51,6 +51,14 @@ pub enum LinearSite {
 }
 
 impl LinearSite {
+    /// The decoder layer; `None` for the head.
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Self::AttentionInput(l) | Self::AttentionOutput(l) | Self::FfnInput(l) | Self::FfnDown(l) => Some(l),
+            Self::Output => None,
+        }
+    }
+
     /// The GGUF names of the weights that read this input.
     pub fn weight_names(self) -> Vec<String> {
         match self {

@@ -163,6 +163,11 @@ impl<'a> Loader<'a> {
         Ok(Weight { place, rows, cols })
     }
 
+    /// The type that the checkpoint holds a tensor in.
+    pub(super) fn stored_type(&self, gguf_name: &str) -> Result<Option<GgmlType>> {
+        Ok(self.checkpoint.tensor(gguf_name)?.map(|view| view.ty))
+    }
+
     /// A vector as f32.
     pub(super) fn vector(&self, gguf_name: &str, len: usize) -> Result<Vec<f32>> {
         self.optional_vector(gguf_name, len)?.ok_or_else(|| self.missing(gguf_name))

@@ -1,6 +1,7 @@
 //! Importance weights of a model's input channels, and where they came from.
 
 use crate::Result;
+use crate::fold::Folds;
 use crate::calibrate::load_importance_and_matrix;
 use gguf_format::Metadata;
 use std::collections::BTreeMap;
@@ -37,6 +38,15 @@ impl Importance {
             importance.chunks = imatrix.chunk_count;
         }
         Ok(importance)
+    }
+
+    /// Of the inputs divided by their scales: mean (x / s)².
+    pub(super) fn divide(&mut self, folds: &Folds) {
+        for (name, values) in &mut self.values {
+            if let Some(scales) = folds.of_tensor(name).and_then(|fold| fold.columns) {
+                values.iter_mut().zip(scales).for_each(|(v, s)| *v /= s * s);
+            }
+        }
     }
 
     /// Writes the keys that llama-quantize writes (tools/quantize/quantize.cpp).

@@ -17,12 +17,14 @@
 //! # Ok::<(), quant_runtime::Error>(())
 //! ```
 
+mod grid;
 mod importance;
 mod pipeline;
 mod plan;
 mod report;
 mod rows;
 
+pub use grid::awq_options;
 pub use importance::Importance;
 pub use pipeline::Progress;
 pub use plan::{QuantizeOptions, QuantizePlan};

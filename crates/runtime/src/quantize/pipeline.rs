@@ -197,7 +197,8 @@ fn compute_all(
             slab.bytes
         } else {
             let ty = plan.choices[slab.tensor].ty;
-            let job = RowJob::new(tensor, ty, plan.importance(tensor), plan.options.measure_errors)
+            let fold = plan.fold(tensor);
+            let job = RowJob::new(tensor, ty, plan.importance(tensor), fold.as_ref(), plan.options.measure_errors)
                 .ok_or_else(|| Error::Unsupported(format!("tensor `{}`: rows of {ty}", tensor.name)))?;
             let rows = slab.bytes.len().checked_div(job.stored_bytes).unwrap_or(0);
             let mut piece = buffers.take();
@@ -224,10 +225,10 @@ fn compute_all(
     Ok(errors)
 }
 
-/// The same type, the same order: bytes as they are.
+/// The same type, the same order, no scales: bytes as they are.
 fn is_copied(plan: &QuantizePlan<'_>, tensor: usize) -> bool {
     let t = &plan.source.tensors[tensor];
-    t.stored == plan.choices[tensor].ty && t.order.group() == 1
+    t.stored == plan.choices[tensor].ty && t.order.group() == 1 && plan.fold(t).is_none()
 }
 
 fn stored_bytes(source: &ModelSource, tensor: &SourceTensor) -> Result<u64> {

@@ -3,6 +3,7 @@
 use super::pipeline::{self, Progress};
 use super::{Importance, QuantizeReport, TensorReport};
 use crate::convert::{AsBlocks, ModelSource, Place, SourceTensor};
+use crate::fold::{Folds, TensorFold};
 use crate::{Error, Result};
 use gguf_format::mix::{Choice, FileType, MixOptions, ModelFacts, Reason, TensorDesc, plan};
 use gguf_format::{GgmlType, GgufWriter, Metadata, TensorSpec, WritePlan, blocks};
@@ -26,12 +27,14 @@ pub struct QuantizeOptions {
     pub allow_requantize: bool,
     /// Measure how far each tensor is from its source.
     pub measure_errors: bool,
+    /// Scales that are folded into the model before it is quantized. `importance` is that of the model as it is, and is scaled with it.
+    pub folds: Folds,
 }
 
 impl QuantizeOptions {
     /// A mix without importance weights.
     pub fn new(mix: MixOptions) -> Self {
-        Self { mix, importance: None, allow_requantize: false, measure_errors: false }
+        Self { mix, importance: None, allow_requantize: false, measure_errors: false, folds: Folds::new() }
     }
 }
 
@@ -53,6 +56,9 @@ impl<'a> QuantizePlan<'a> {
     pub fn new(source: &'a ModelSource, mut options: QuantizeOptions) -> Result<Self> {
         let gguf = |e| Error::gguf(&source.path, e);
         options.importance = options.importance.filter(|i| !i.values.is_empty());
+        if let Some(importance) = &mut options.importance {
+            importance.divide(&options.folds);
+        }
         options.mix.has_importance = options.importance.is_some();
         let model = ModelFacts::from_metadata(&source.metadata).map_err(gguf)?;
         let tensors: Vec<_> =
@@ -103,6 +109,16 @@ impl<'a> QuantizePlan<'a> {
             .collect();
         let file = WritePlan::new(&metadata(source, &options), &specs).map_err(gguf)?;
         Ok(Self { source, options, choices, file })
+    }
+
+    /// The type that each tensor gets, by its name.
+    pub fn types(&self) -> impl Iterator<Item = (&str, GgmlType)> {
+        self.source.tensors.iter().zip(&self.choices).map(|(tensor, choice)| (tensor.name.as_str(), choice.ty))
+    }
+
+    /// The scales that are folded into a tensor.
+    pub(super) fn fold(&self, tensor: &SourceTensor) -> Option<TensorFold> {
+        self.options.folds.of_tensor(&tensor.name)
     }
 
     /// The importance weights of a tensor.
@@ -235,7 +251,7 @@ fn expected_importance(tensor: &SourceTensor) -> u64 {
 }
 
 fn check(tensor: &SourceTensor, choice: &Choice, options: &QuantizeOptions) -> Result<()> {
-    if choice.ty == tensor.stored {
+    if choice.ty == tensor.stored && options.folds.of_tensor(&tensor.name).is_none() {
         return Ok(());
     }
     let name = &tensor.name;

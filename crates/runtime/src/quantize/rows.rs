@@ -1,6 +1,7 @@
 //! From stored rows to rows of the file: one slab, on all threads.
 
 use crate::convert::{RowOrder, SourceTensor};
+use crate::fold::TensorFold;
 use gguf_format::{Error, GgmlType, Result, blocks};
 use quant_core::error_metrics::ErrorAccumulator;
 use rayon::prelude::*;
@@ -22,6 +23,9 @@ pub(super) struct RowJob<'a> {
     pub(super) order: RowOrder,
     /// For all matrices, one after the other.
     pub(super) importance: Option<&'a [f32]>,
+    pub(super) fold: Option<&'a TensorFold>,
+    /// A vector is a matrix of one column to the fold.
+    pub(super) is_vector: bool,
     pub(super) measure: bool,
 }
 
@@ -44,6 +48,7 @@ impl<'a> RowJob<'a> {
         tensor: &SourceTensor,
         ty: GgmlType,
         importance: Option<&'a [f32]>,
+        fold: Option<&'a TensorFold>,
         measure: bool,
     ) -> Option<Self> {
         let size = |ty: GgmlType| usize::try_from(ty.bytes_for(tensor.row_len())?).ok();
@@ -56,6 +61,8 @@ impl<'a> RowJob<'a> {
             rows_per_matrix: tensor.rows_per_matrix().max(1),
             order: tensor.order,
             importance,
+            fold,
+            is_vector: tensor.shape.len() < 2,
             measure,
         })
     }
@@ -97,6 +104,11 @@ impl<'a> RowJob<'a> {
             let at = |source| RowError { first_row: row, source };
             values.resize(count as usize * self.row_len, 0.0);
             self.read(first_row, start + done, src, values).map_err(at)?;
+            match self.fold {
+                Some(fold) if self.is_vector => fold.apply(0, 1, values),
+                Some(fold) => fold.apply(row as usize, self.row_len, values),
+                None => {}
+            }
             let part = &mut out[done as usize * self.bytes..(done + count) as usize * self.bytes];
             let importance = self.importance.map(|all| {
                 let from = matrix as usize * self.row_len;

@@ -3,7 +3,7 @@
 use gptq::{Bits, Options, Order};
 use quant_runtime::calibrate::{CalibrationSet, Placement};
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, evaluate};
-use quant_runtime::gptq_model::{GptqPlan, GptqReport, quantize_model};
+use quant_runtime::layerwise::{LayerwisePlan, LayerwiseReport, quantize_model};
 use quant_runtime::{Checkpoint, Device, Model, Tokenizer};
 use quant_tests::{bundled, shared};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ fn own_text() -> String {
     std::fs::read_to_string(bundled("../pocket-6m-texts/evaluation.txt")).unwrap()
 }
 
-fn run(out: &Path, plan: &GptqPlan, set: &CalibrationSet) -> GptqReport {
+fn run(out: &Path, plan: &LayerwisePlan, set: &CalibrationSet) -> LayerwiseReport {
     quantize_model(bundled(""), out, plan, Some(set), &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn costs_no_more_than_the_reference() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        let report = run(&out, &GptqPlan::new(options(bits, group)), &set);
+        let report = run(&out, &LayerwisePlan::gptq(options(bits, group)), &set);
         assert!(report.modules.iter().all(|m| m.fallback.is_none() && m.loss.is_some()));
         let model = load(&out);
         let ours = evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| {}).unwrap();
@@ -71,7 +71,7 @@ fn costs_no_more_than_the_reference() {
 #[test]
 fn the_same_for_any_number_of_threads() {
     let set = CalibrationSet::from_text(&tokenizer(), &own_text(), "", 6, 128, Placement::Spread).unwrap();
-    let plan = GptqPlan::new(options(4, 64));
+    let plan = LayerwisePlan::gptq(options(4, 64));
     let dir = tempfile::tempdir().unwrap();
     let written = [1, 2, 3].map(|threads| {
         let out = dir.path().join(threads.to_string());
@@ -85,15 +85,16 @@ fn the_same_for_any_number_of_threads() {
 #[test]
 fn an_interrupted_run_ends_the_same() {
     let set = CalibrationSet::from_text(&tokenizer(), &own_text(), "", 6, 128, Placement::Spread).unwrap();
-    let mut plan = GptqPlan::new(options(3, 32));
-    plan.options.order = Order::DescAct { static_groups: false };
+    let mut options = options(3, 32);
+    options.order = Order::DescAct { static_groups: false };
+    let plan = LayerwisePlan::gptq(options);
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");
     run(&whole, &plan, &set);
     let out = dir.path().join("out");
     let mut resumed = Vec::new();
     for stop in [0.1, 0.5, 0.9] {
-        let mut progress = |p: quant_runtime::gptq_model::GptqProgress| {
+        let mut progress = |p: quant_runtime::layerwise::Progress| {
             if p.done >= stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let error = quantize_model(bundled(""), &out, &plan, Some(&set), &mut progress).unwrap_err();
@@ -113,7 +114,7 @@ fn an_interrupted_run_ends_the_same() {
 #[test]
 fn the_same_with_little_memory() {
     let set = CalibrationSet::from_text(&tokenizer(), &own_text(), "", 4, 128, Placement::Spread).unwrap();
-    let mut plan = GptqPlan::new(options(4, 128));
+    let mut plan = LayerwisePlan::gptq(options(4, 128));
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     run(&a, &plan, &set);
@@ -127,14 +128,14 @@ fn what_cannot_be_is_refused_before_any_work() {
     let set = CalibrationSet::from_text(&tokenizer(), &own_text(), "", 2, 64, Placement::Spread).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let fails = |source: &Path, plan: &GptqPlan, set: Option<&CalibrationSet>| {
+    let fails = |source: &Path, plan: &LayerwisePlan, set: Option<&CalibrationSet>| {
         let error = quantize_model(source, &out, plan, set, &mut |_| panic!("no work was to be done")).unwrap_err();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         error.to_string()
     };
-    let plan = GptqPlan::new(options(4, 128));
+    let plan = LayerwisePlan::gptq(options(4, 128));
     assert!(fails(&bundled(""), &plan, None).contains("calibration"));
-    let error = fails(&bundled(""), &GptqPlan::new(options(4, 48)), Some(&set));
+    let error = fails(&bundled(""), &LayerwisePlan::gptq(options(4, 48)), Some(&set));
     assert!(error.contains("model.layers.0.self_attn.q_proj") && error.contains("48"), "{error}");
     let long = CalibrationSet::from_text(&tokenizer(), &own_text(), "", 1, 2000, Placement::Spread).unwrap();
     assert!(fails(&bundled(""), &plan, Some(&long)).contains("1024"));

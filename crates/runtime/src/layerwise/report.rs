@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// A model that was quantized.
 #[derive(Clone, Debug)]
-pub struct GptqReport {
+pub struct LayerwiseReport {
     /// The directory.
     pub out: PathBuf,
     /// Bytes of its weight files.
@@ -25,22 +25,26 @@ pub struct GptqReport {
 pub struct ModuleReport {
     /// `model.layers.0.self_attn.q_proj`.
     pub name: String,
+    /// `gptq` or `awq`.
+    pub method: &'static str,
     /// Bits of a code.
     pub bits: u8,
     /// Columns of a group.
     pub group_size: usize,
     /// Stored bits, with scales, zero points and group indices, per weight.
     pub bits_per_weight: f64,
-    /// Squared error of the module's output per calibration row, see [`gptq::Report::loss`].
+    /// Squared error of the module's output per calibration row, see [`gptq::Report::loss`] and [`awq::Report::loss`].
     pub loss: Option<f64>,
     /// `Σ (w − q)² / Σ w²`.
     pub nmse: f64,
-    /// Damping used, as a part of the mean diagonal.
-    pub damp: f64,
+    /// Damping that GPTQ used, as a part of the mean diagonal.
+    pub damp: Option<f64>,
     /// Why it was rounded to nearest, if it was.
     pub fallback: Option<String>,
     /// Input features that no calibration row used.
     pub dead_columns: usize,
+    /// Groups whose range AWQ cut.
+    pub clipped_groups: Option<usize>,
     /// Seconds of the solver; the factor counts for the first module that uses it.
     pub seconds: f64,
 }
@@ -49,23 +53,26 @@ impl ModuleReport {
     /// With the keys of the command's JSON.
     pub fn to_json(&self) -> Value {
         json!({
-            "name": self.name, "type": format!("gptq-{}bit", self.bits), "bits": self.bits, "group_size": self.group_size,
-            "bits_per_weight": self.bits_per_weight, "loss": self.loss, "nmse": self.nmse, "damp": self.damp,
-            "fallback": self.fallback, "dead_columns": self.dead_columns, "seconds": self.seconds,
+            "name": self.name, "type": format!("{}-{}bit", self.method, self.bits), "bits": self.bits,
+            "group_size": self.group_size, "bits_per_weight": self.bits_per_weight, "loss": self.loss, "nmse": self.nmse,
+            "damp": self.damp, "fallback": self.fallback, "dead_columns": self.dead_columns,
+            "clipped_groups": self.clipped_groups, "seconds": self.seconds,
         })
     }
 
     fn from_json(json: &Value) -> Option<Self> {
         Some(Self {
             name: json["name"].as_str()?.to_owned(),
+            method: ["gptq", "awq"].into_iter().find(|m| json["type"].as_str().is_some_and(|t| t.starts_with(m)))?,
             bits: json["bits"].as_u64()?.try_into().ok()?,
             group_size: json["group_size"].as_u64()?.try_into().ok()?,
             bits_per_weight: json["bits_per_weight"].as_f64()?,
             loss: json["loss"].as_f64(),
             nmse: json["nmse"].as_f64()?,
-            damp: json["damp"].as_f64()?,
+            damp: json["damp"].as_f64(),
             fallback: json["fallback"].as_str().map(str::to_owned),
             dead_columns: json["dead_columns"].as_u64()?.try_into().ok()?,
+            clipped_groups: json["clipped_groups"].as_u64().and_then(|n| n.try_into().ok()),
             seconds: json["seconds"].as_f64()?,
         })
     }
@@ -89,17 +96,19 @@ mod tests {
     fn notes_read_back() {
         let report = ModuleReport {
             name: "a.b".into(),
+            method: "gptq",
             bits: 3,
             group_size: 64,
             bits_per_weight: 3.3,
             loss: Some(0.125),
             nmse: 1.0 / 3.0,
-            damp: 0.01,
+            damp: Some(0.01),
             fallback: None,
             dead_columns: 2,
+            clipped_groups: None,
             seconds: 0.5,
         };
-        let other = ModuleReport { loss: None, fallback: Some("why".into()), ..report.clone() };
+        let other = ModuleReport { method: "awq", loss: None, damp: None, clipped_groups: Some(7), fallback: Some("why".into()), ..report.clone() };
         let all = [report, other];
         assert_eq!(from_note(&to_note(&all)).unwrap(), all);
         assert_eq!(from_note("[{}]"), None);

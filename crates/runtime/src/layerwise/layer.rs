@@ -1,0 +1,139 @@
+//! One decoder layer: scales found and folded if asked for, its linears quantized, the sequences carried on.
+
+use super::observe::{Split, layer_sites, observe};
+use super::plan::{LayerwisePlan, Module, Modules, Rounding};
+use super::progress::Meter;
+use super::report::ModuleReport;
+use super::{round_awq, scales};
+use crate::fold::Folds;
+use crate::hf_writer::OwnedTensor;
+use crate::model::{LayerWalk, LinearSite};
+use crate::Result;
+use gptq::AffineMatrix;
+use std::collections::{BTreeMap, HashMap};
+
+/// The sequences on their way through the model.
+pub(super) struct LayerRun<'a> {
+    pub(super) walk: LayerWalk<'a>,
+    pub(super) plan: &'a LayerwisePlan,
+    pub(super) modules: &'a Modules,
+    /// Hidden state of each sequence, `[tokens, hidden]`.
+    pub(super) hidden: Vec<Vec<f32>>,
+}
+
+/// A layer's result.
+#[derive(Default)]
+pub(super) struct QuantizedLayer {
+    pub(super) matrices: Vec<(String, AffineMatrix)>,
+    /// Biases that scales were folded into, by module.
+    pub(super) biases: HashMap<String, Vec<f32>>,
+    /// Norms that scales were folded into.
+    pub(super) norms: Vec<OwnedTensor>,
+    pub(super) folds: Folds,
+    pub(super) reports: Vec<ModuleReport>,
+}
+
+impl<'a> LayerRun<'a> {
+    pub(super) fn new(
+        walk: LayerWalk<'a>,
+        plan: &'a LayerwisePlan,
+        modules: &'a Modules,
+        sequences: &[Vec<u32>],
+    ) -> Result<Self> {
+        let hidden = sequences.iter().map(|tokens| walk.embed(tokens)).collect::<Result<_>>()?;
+        Ok(Self { walk, plan, modules, hidden })
+    }
+
+    /// Quantizes a layer. The sequences go on through it if `goes_on`: through the quantized weights where errors are fed back, as GPTQ does it, else through
+    /// the weights as they are, as AWQ does it.
+    pub(super) fn quantize(&mut self, l: usize, goes_on: bool, meter: &mut Meter<'_>) -> Result<QuantizedLayer> {
+        let mut layer = QuantizedLayer::default();
+        let awq = match self.plan.rounding {
+            Rounding::Awq(awq) => Some(awq),
+            _ => None,
+        };
+        let mut splits = BTreeMap::new();
+        if self.plan.scales.is_some() || awq.is_some_and(|awq| awq.clip) {
+            splits = self.observe(l, |_| true, awq.is_some() && goes_on)?;
+            meter.observed(self.walk.config(), l)?;
+        }
+        self.walk.set_folds(Folds::new());
+        let inputs = scales::prepare(splits)?;
+        if let Some(options) = &self.plan.scales {
+            let found = scales::search(&self.walk, self.modules, l, &inputs, options)?;
+            layer.norms = found.norms;
+            layer.folds = found.folds;
+            layer.biases = scales::folded_biases(&self.walk, self.modules, l, &layer.folds)?;
+        }
+        match awq {
+            Some(awq) => {
+                round_awq::layer(&self.walk, self.modules, l, &inputs, &awq, &mut layer)?;
+                meter.quantized_layer(self.walk.config(), l)?;
+            }
+            None => {
+                drop(inputs);
+                self.walk.set_folds(layer.folds.clone());
+                self.run_sequential(l, super::sequential::Weights::New(&mut layer), goes_on, meter)?;
+            }
+        }
+        Ok(layer)
+    }
+
+    /// The scales of a layer's inputs. The sequences go on through it as it is if `goes_on`.
+    pub(super) fn search(
+        &mut self,
+        l: usize,
+        goes_on: bool,
+        options: &awq::Options,
+        meter: &mut Meter<'_>,
+    ) -> Result<scales::Found> {
+        let splits = self.observe(l, |_| true, goes_on)?;
+        meter.observed(self.walk.config(), l)?;
+        scales::search(&self.walk, self.modules, l, &scales::prepare(splits)?, options)
+    }
+
+    /// Carries the sequences through a layer that is quantized already.
+    pub(super) fn pass_through(
+        &mut self,
+        l: usize,
+        matrices: &HashMap<String, AffineMatrix>,
+        folds: Folds,
+        meter: &mut Meter<'_>,
+    ) -> Result<()> {
+        if let Rounding::Awq(_) = self.plan.rounding {
+            self.observe(l, |_| false, true)?;
+            meter.observed(self.walk.config(), l)?;
+            return meter.quantized_layer(self.walk.config(), l);
+        }
+        if self.plan.scales.is_some() {
+            meter.observed(self.walk.config(), l)?;
+        }
+        self.walk.set_folds(folds);
+        self.run_sequential(l, super::sequential::Weights::Done(matrices), true, meter)
+    }
+
+    fn observe(
+        &mut self,
+        l: usize,
+        wanted: impl Fn(LinearSite) -> bool,
+        carry: bool,
+    ) -> Result<BTreeMap<LinearSite, Split>> {
+        self.walk.set_folds(Folds::new());
+        let needs = |site| wanted(site) && needs_stats(self.modules, site);
+        observe(&self.walk, self.modules, self.plan.row_limit, l, &mut self.hidden, needs, carry)
+    }
+}
+
+/// Whether any linear that reads the input is to be quantized.
+pub(super) fn needs_stats(modules: &Modules, site: LinearSite) -> bool {
+    of_site(modules, site).iter().any(|m| m.spec.is_some())
+}
+
+pub(super) fn of_site(modules: &Modules, site: LinearSite) -> &[Module] {
+    modules.get(&site).map_or(&[], Vec::as_slice)
+}
+
+/// All modules of a layer.
+pub(super) fn of_layer(modules: &Modules, l: usize) -> impl Iterator<Item = (LinearSite, &Module)> {
+    layer_sites(l).into_iter().flat_map(move |site| of_site(modules, site).iter().map(move |m| (site, m)))
+}
