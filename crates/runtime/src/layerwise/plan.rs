@@ -136,7 +136,7 @@ impl LayerwisePlan {
                 if config.bits.get() != 4 {
                     return Err(Error::Usage(format!("AWQ's layout has 4 bits, not {}", config.bits)));
                 }
-                if config.desc_act || config.dynamic.iter().any(|rule| !rule.skips()) {
+                if config.desc_act || config.dynamic.iter().any(|rule| rule.overrides().is_some()) {
                     let why = "AWQ's layout has one setting for all modules, and no order of columns";
                     return Err(Error::Usage(why.to_owned()));
                 }
