@@ -59,7 +59,12 @@ fn costs_less_than_rounding() {
         let out = dir.path().join("out");
         run(&out, quantization, &set);
         let model = load(&out);
-        evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| {}).unwrap().base.unwrap().kl.mean
+        evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| {})
+            .unwrap()
+            .base
+            .unwrap()
+            .kl
+            .mean
     };
     let awq = LayerwisePlan::awq(options(4, 128));
     let mut rounded = awq.clone();
@@ -171,7 +176,8 @@ fn what_cannot_be_is_refused_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let fails = |plan: &LayerwisePlan, set: Option<&CalibrationSet>| {
-        let error = quantize_model(bundled(""), &out, plan, set, &mut |_| panic!("no work was to be done")).unwrap_err();
+        let error =
+            quantize_model(bundled(""), &out, plan, set, &mut |_| panic!("no work was to be done")).unwrap_err();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         error.to_string()
     };

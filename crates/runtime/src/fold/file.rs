@@ -34,7 +34,12 @@ impl Folds {
         let names: Vec<String> = reader.tensors().keys().cloned().collect();
         for name in names {
             let Some(info) = sites.iter().find(|info| info.key() == name) else {
-                return Err(Error::malformed(path, format!("tensor `{name}`"), "the input of a linear layer", "another name"));
+                return Err(Error::malformed(
+                    path,
+                    format!("tensor `{name}`"),
+                    "the input of a linear layer",
+                    "another name",
+                ));
             };
             reader.need(&name, Dtype::F32)?;
             let scales = reader.read_f32(&name, 0, info.columns as u64)?;

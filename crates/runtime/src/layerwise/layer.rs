@@ -5,10 +5,10 @@ use super::plan::{LayerwisePlan, Module, Modules, Rounding};
 use super::progress::Meter;
 use super::report::ModuleReport;
 use super::{round_awq, scales};
+use crate::Result;
 use crate::fold::Folds;
 use crate::hf_writer::OwnedTensor;
 use crate::model::{LayerWalk, LinearSite};
-use crate::Result;
 use gptq::AffineMatrix;
 use std::collections::{BTreeMap, HashMap};
 

@@ -47,10 +47,10 @@ pub use report::{LayerwiseReport, ModuleReport};
 pub use search_only::search_awq_scales;
 
 use crate::calibrate::CalibrationSet;
-use crate::packed_dir::PackedDirWriter;
 use crate::fold::Folds;
 use crate::hf_writer::WriteOptions;
 use crate::model::LayerWalk;
+use crate::packed_dir::PackedDirWriter;
 use crate::{Checkpoint, Error, ModelConfig, Result};
 use layer::LayerRun;
 use progress::Meter;

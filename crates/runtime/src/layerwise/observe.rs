@@ -2,8 +2,8 @@
 
 use super::plan::Modules;
 use super::statistics;
-use crate::model::{DenseWeights, LayerParts, LayerWalk, LinearSite};
 use crate::Result;
+use crate::model::{DenseWeights, LayerParts, LayerWalk, LinearSite};
 use quant_core::input_stats::InputStats;
 use std::collections::BTreeMap;
 

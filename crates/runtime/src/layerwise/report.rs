@@ -108,7 +108,14 @@ mod tests {
             clipped_groups: None,
             seconds: 0.5,
         };
-        let other = ModuleReport { method: "awq", loss: None, damp: None, clipped_groups: Some(7), fallback: Some("why".into()), ..report.clone() };
+        let other = ModuleReport {
+            method: "awq",
+            loss: None,
+            damp: None,
+            clipped_groups: Some(7),
+            fallback: Some("why".into()),
+            ..report.clone()
+        };
         let all = [report, other];
         assert_eq!(from_note(&to_note(&all)).unwrap(), all);
         assert_eq!(from_note("[{}]"), None);

@@ -35,8 +35,7 @@ pub(super) fn layer(
             }
             _ => None,
         };
-        let quantized =
-            awq::round(&weights, module.rows, &scales, clip.as_ref(), inputs, &options).map_err(failed)?;
+        let quantized = awq::round(&weights, module.rows, &scales, clip.as_ref(), inputs, &options).map_err(failed)?;
         let (matrix, report) = (quantized.matrix, quantized.report);
         layer.reports.push(ModuleReport {
             name: module.name.clone(),

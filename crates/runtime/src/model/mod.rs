@@ -127,7 +127,11 @@ impl Model {
     /// Loads the model for candle's kernels, which other devices run, on any device: what tests compare the own kernels with.
     #[doc(hidden)]
     pub fn load_for_candle(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        Self::load_with(checkpoint, Backend { device: device.clone(), own_kernels: false, ..Backend::new(device) }, Folds::new())
+        Self::load_with(
+            checkpoint,
+            Backend { device: device.clone(), own_kernels: false, ..Backend::new(device) },
+            Folds::new(),
+        )
     }
 
     /// Rounds the activations before every product, as [`Activations`] says.

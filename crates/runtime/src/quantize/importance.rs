@@ -1,8 +1,8 @@
 //! Importance weights of a model's input channels, and where they came from.
 
 use crate::Result;
-use crate::fold::Folds;
 use crate::calibrate::load_importance_and_matrix;
+use crate::fold::Folds;
 use gguf_format::Metadata;
 use std::collections::BTreeMap;
 use std::path::Path;
