@@ -43,6 +43,32 @@ pub(crate) unsafe fn four<S: Simd, const BITS: usize, const OFFSET: usize>(
     }
 }
 
+/// What is needed after this: the same region of the next block, fetched piece by piece meanwhile. A region is too short, and the next too far away,
+/// for the processor to see by itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Next {
+    p: *const u8,
+    len: usize,
+}
+
+impl Next {
+    pub(crate) fn new(bytes: Option<&[u8]>) -> Self {
+        bytes.map_or(Self { p: std::ptr::null(), len: 0 }, |bytes| Self { p: bytes.as_ptr(), len: bytes.len() })
+    }
+
+    /// Asks for the `i`-th of `n` pieces.
+    ///
+    /// # Safety
+    /// The instruction set of S.
+    #[inline(always)]
+    pub(crate) unsafe fn fetch<S: Simd>(&self, i: usize, n: usize) {
+        for line in (self.len * i / n / 64)..(self.len * (i + 1) / n / 64) {
+            // SAFETY: the caller's; an address is not read by asking for it.
+            unsafe { S::prefetch(self.p.wrapping_add(line * 64)) };
+        }
+    }
+}
+
 /// Logits of the first `16 tiles` tokens, `[R][STRIDE]`, without what the centre adds.
 ///
 /// # Safety
@@ -54,6 +80,7 @@ pub(crate) unsafe fn int_keys<S: Simd, const R: usize, const BITS: usize, const 
     bytes: &[u8],
     tiles: usize,
     q: &Queries,
+    next: Next,
     logits: *mut f32,
 ) {
     let quads = region.channels / 4;
@@ -67,6 +94,7 @@ pub(crate) unsafe fn int_keys<S: Simd, const R: usize, const BITS: usize, const 
             let (low, high) = (p.add(tile * low_stride), p.add(region.high + tile * high_stride));
             let mut out = [S::splat(0.0); R];
             for g in 0..groups {
+                next.fetch::<S>(tile * groups + g, tiles * groups);
                 let scales = p.add(region.scale_at(g, 16 * tile));
                 let grid = S::grids(scales);
                 let mut sums: [S::A; R] =
@@ -174,6 +202,7 @@ pub(crate) unsafe fn float_keys<S: Simd, const R: usize, F: Floats>(
     bytes: &[u8],
     tiles: usize,
     q: &Queries,
+    next: Next,
     logits: *mut f32,
 ) {
     let n = region.channels;
@@ -182,6 +211,7 @@ pub(crate) unsafe fn float_keys<S: Simd, const R: usize, F: Floats>(
     unsafe {
         for tile in 0..tiles {
             let p = bytes.as_ptr().add(tile * n * F::BYTES);
+            next.fetch::<S>(tile, tiles);
             // Two sums, so that an addition need not wait for the one before.
             let mut out = [[S::splat(0.0); R]; 2];
             for c in (0..n).step_by(2) {
@@ -211,6 +241,7 @@ pub(crate) unsafe fn channel_keys<S: Simd, const R: usize>(
     bytes: &[u8],
     tiles: usize,
     q: &Queries,
+    next: Next,
     logits: *mut f32,
 ) {
     let (n, bits, per) = (region.channels, u32::from(bits), usize::from(8 / bits));
@@ -227,6 +258,7 @@ pub(crate) unsafe fn channel_keys<S: Simd, const R: usize>(
                 }));
             }
             let p = bytes.as_ptr().add(tile * (n / per) * 16);
+            next.fetch::<S>(tile, tiles);
             let mut out = [S::splat(0.0); R];
             for (c, &(step, min)) in steps.iter().enumerate() {
                 let code = S::small(p.add(c / per * 16), (c % per) as u32 * bits, bits);

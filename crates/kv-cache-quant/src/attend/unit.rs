@@ -1,7 +1,7 @@
 //! A unit of work: some rows of one key/value head over a run of blocks.
 
 use super::Task;
-use super::keys::{E4M3, E5M2, Half, STRIDE, channel_keys, float_keys, int_keys};
+use super::keys::{E4M3, E5M2, Half, Next, STRIDE, channel_keys, float_keys, int_keys};
 use super::queries::{MAX_ROWS, Queries};
 use super::values::{Rows, float_values, int_values};
 use crate::block::Block;
@@ -59,9 +59,13 @@ impl Unit<'_> {
         let mut queries = Queries::default();
         let mut prepared = None;
         let (mut angles, mut angle_of) = (Vec::new(), i64::MIN);
+        // Of this block: cosine and sine of each pair, and a row's waves from its first position on.
+        let (mut turns, mut waves) = (vec![(0.0f32, 0.0f32); pairs], vec![(0.0f32, 0.0f32); pairs]);
+        let tables: Vec<_> = (0..pairs).map(|pair| centres.tables(kv_head, pair)).collect();
         let mut logits = [0.0f32; STRIDE * MAX_ROWS];
         let mut start: usize = task.cache.blocks.iter().take(blocks.start).map(|slot| slot.block.len).sum();
-        for slot in task.cache.blocks.range(blocks) {
+        let mut slots = task.cache.blocks.range(blocks).peekable();
+        while let Some(slot) = slots.next() {
             let block: &Block = &slot.block;
             let here = start..start + block.len;
             start = here.end;
@@ -87,14 +91,18 @@ impl Unit<'_> {
                     _ => centres.angles(block.position, &mut angles),
                 }
                 angle_of = block.position;
+                turns.iter_mut().enumerate().for_each(|(pair, turn)| *turn = centres.angle(kv_head, pair, &angles));
             }
             let layout = plan.layout(block.coded);
             let bytes = block.head(plan, kv_head);
             let (keys, rest) = bytes.split_at(layout.key.len);
             let values = &rest[..layout.value.len];
             let tiles = block.len.div_ceil(16);
+            let next = slots.peek().map(|slot| (plan.layout(slot.block.coded).key.len, slot.block.head(plan, kv_head)));
+            let next = next.map(|(keys, head)| head.split_at(keys));
+            let next = (Next::new(next.map(|n| n.0)), Next::new(next.map(|n| n.1)));
             // SAFETY: the caller's instruction set; the regions are those of the layout; 64 logits per row hold a block's.
-            unsafe { block_logits::<S, R>(&layout.key, keys, tiles, &queries, logits.as_mut_ptr()) };
+            unsafe { block_logits::<S, R>(&layout.key, keys, tiles, &queries, next.0, logits.as_mut_ptr()) };
 
             let mut decay = [1.0f32; R];
             for r in 0..R {
@@ -109,23 +117,20 @@ impl Unit<'_> {
                     let q = &queries.whole[r * n..][..n];
                     offset += q.iter().zip(mean).map(|(q, m)| q * f16::from_le_bytes(*m).to_f32()).sum::<f32>();
                 }
-                // SAFETY: the caller's instruction set; whole 16s of the row.
+                for (pair, wave) in waves.iter_mut().enumerate() {
+                    let ((a, b), (cos, sin)) = (queries.waves[r * pairs + pair], turns[pair]);
+                    *wave = (a * cos + b * sin, b * cos - a * sin);
+                }
+                // SAFETY: the caller's instruction set; whole 16s of the row and of the tables.
                 unsafe {
-                    let add = S::splat(offset);
                     for t in 0..tiles {
                         let p = l.as_mut_ptr().add(16 * t);
-                        S::store(p, S::add(S::load(p), add));
-                    }
-                    for pair in 0..pairs {
-                        let (a, b) = queries.waves[r * pairs + pair];
-                        let (cos, sin) = centres.angle(kv_head, pair, &angles);
-                        let (a, b) = (S::splat(a * cos + b * sin), S::splat(b * cos - a * sin));
-                        let (cos, sin) = centres.tables(kv_head, pair);
-                        for t in 0..tiles {
-                            let p = l.as_mut_ptr().add(16 * t);
-                            let x = S::fma(a, S::load(cos.as_ptr().add(16 * t)), S::load(p));
-                            S::store(p, S::fma(b, S::load(sin.as_ptr().add(16 * t)), x));
+                        let mut x = S::add(S::load(p), S::splat(offset));
+                        for (&(a, b), &(cos, sin)) in waves.iter().zip(&tables) {
+                            x = S::fma(S::splat(a), S::load(cos.as_ptr().add(16 * t)), x);
+                            x = S::fma(S::splat(b), S::load(sin.as_ptr().add(16 * t)), x);
                         }
+                        S::store(p, x);
                     }
                 }
                 if let Some(cap) = options.softcap {
@@ -158,7 +163,7 @@ impl Unit<'_> {
             }
             let rows = Rows { p: sums.as_mut_ptr(), row_len };
             // SAFETY: the caller's instruction set; `sums` has R rows of `row_len`, which is more than the channels.
-            unsafe { block_values::<S, R>(&layout.value, values, block.len, logits.as_ptr(), &decay, rows) };
+            unsafe { block_values::<S, R>(&layout.value, values, block.len, logits.as_ptr(), &decay, next.1, rows) };
         }
         for (r, row) in sums.chunks_exact_mut(row_len).enumerate() {
             (row[n], row[n + 1]) = (most[r], weight[r]);
@@ -189,18 +194,19 @@ unsafe fn block_logits<S: Simd, const R: usize>(
     bytes: &[u8],
     tiles: usize,
     q: &Queries,
+    next: Next,
     out: *mut f32,
 ) {
     // SAFETY: the caller's.
     unsafe {
         match &region.storage {
-            Storage::Half => float_keys::<S, R, Half>(region, bytes, tiles, q, out),
-            Storage::Float8(Float8::E4M3) => float_keys::<S, R, E4M3>(region, bytes, tiles, q, out),
-            Storage::Float8(Float8::E5M2) => float_keys::<S, R, E5M2>(region, bytes, tiles, q, out),
-            Storage::PerChannel { bits } => channel_keys::<S, R>(region, *bits, bytes, tiles, q, out),
+            Storage::Half => float_keys::<S, R, Half>(region, bytes, tiles, q, next, out),
+            Storage::Float8(Float8::E4M3) => float_keys::<S, R, E4M3>(region, bytes, tiles, q, next, out),
+            Storage::Float8(Float8::E5M2) => float_keys::<S, R, E5M2>(region, bytes, tiles, q, next, out),
+            Storage::PerChannel { bits } => channel_keys::<S, R>(region, *bits, bytes, tiles, q, next, out),
             Storage::Int(code) => {
                 let code: &IntCode = code;
-                by_bits!(code, S, R, int_keys(region, code, bytes, tiles, q, out))
+                by_bits!(code, S, R, int_keys(region, code, bytes, tiles, q, next, out))
             }
         }
     }
@@ -215,18 +221,19 @@ unsafe fn block_values<S: Simd, const R: usize>(
     len: usize,
     weights: *const f32,
     decay: &[f32; R],
+    next: Next,
     sums: Rows,
 ) {
     // SAFETY: the caller's.
     unsafe {
         match &region.storage {
-            Storage::Half => float_values::<S, R, Half>(region, bytes, len, weights, decay, sums),
-            Storage::Float8(Float8::E4M3) => float_values::<S, R, E4M3>(region, bytes, len, weights, decay, sums),
-            Storage::Float8(Float8::E5M2) => float_values::<S, R, E5M2>(region, bytes, len, weights, decay, sums),
+            Storage::Half => float_values::<S, R, Half>(region, bytes, len, weights, decay, next, sums),
+            Storage::Float8(Float8::E4M3) => float_values::<S, R, E4M3>(region, bytes, len, weights, decay, next, sums),
+            Storage::Float8(Float8::E5M2) => float_values::<S, R, E5M2>(region, bytes, len, weights, decay, next, sums),
             Storage::PerChannel { .. } => {}
             Storage::Int(code) => {
                 let code: &IntCode = code;
-                by_bits!(code, S, R, int_values(region, code, bytes, len, weights, decay, sums))
+                by_bits!(code, S, R, int_values(region, code, bytes, len, weights, decay, next, sums))
             }
         }
     }

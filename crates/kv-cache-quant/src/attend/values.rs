@@ -1,6 +1,6 @@
 //! The weighted values of a block, added to what rows have summed so far.
 
-use super::keys::{Floats, STRIDE, four};
+use super::keys::{Floats, Next, STRIDE, four};
 use crate::encode::MAX_CHANNELS;
 use crate::layout::{IntCode, Region};
 use crate::simd::{FACTOR_MAX, Simd};
@@ -24,6 +24,7 @@ pub(crate) unsafe fn int_values<S: Simd, const R: usize, const BITS: usize, cons
     len: usize,
     weights: *const f32,
     decay: &[f32; R],
+    next: Next,
     sums: Rows,
 ) {
     let (low_stride, high_stride) = region.strides(*code);
@@ -84,6 +85,7 @@ pub(crate) unsafe fn int_values<S: Simd, const R: usize, const BITS: usize, cons
             let channels = g * code.group..((g + 1) * code.group).min(region.channels);
             for chunk in channels.start / 16..channels.end / 16 {
                 let (low, high) = (p.add(chunk * low_stride), p.add(region.high + chunk * high_stride));
+                next.fetch::<S>(chunk, region.channels / 16);
                 let mut acc: [S::A; R] = std::array::from_fn(|r| S::sums(starts[r]));
                 let mut at = 0;
                 macro_rules! add_four {
@@ -130,6 +132,7 @@ pub(crate) unsafe fn float_values<S: Simd, const R: usize, F: Floats>(
     len: usize,
     weights: *const f32,
     decay: &[f32; R],
+    next: Next,
     sums: Rows,
 ) {
     const { assert!(MAX_CHANNELS.is_multiple_of(16)) };
@@ -138,6 +141,7 @@ pub(crate) unsafe fn float_values<S: Simd, const R: usize, F: Floats>(
     unsafe {
         for chunk in 0..region.channels / 16 {
             let p = bytes.as_ptr().add(chunk * region.tokens * F::BYTES);
+            next.fetch::<S>(chunk, region.channels / 16);
             let mut acc = [[S::splat(0.0); R]; 2];
             // The weight behind the last token is zero.
             for t in (0..len).step_by(2) {

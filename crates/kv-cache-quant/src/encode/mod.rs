@@ -89,39 +89,36 @@ fn put_floats(region: &Region, format: Float8, x: &[f32], scale: f32, bytes: &mu
 /// A row's codes, scales and minima.
 #[inline(always)]
 fn encode(codec: Codec, code: IntCode, x: &[f32], row: &mut Row) {
-    let groups = x.chunks(code.group).zip(row.codes.chunks_mut(code.group)).zip(&mut row.scales).zip(&mut row.mins);
-    match codec {
-        Codec::Int8 => groups.for_each(|(((x, codes), scale), _)| *scale = int8::encode(x, codes)),
-        Codec::Lloyd { bits: 2, .. } => {
-            groups.for_each(|(((x, codes), scale), _)| *scale = lloyd::encode::<2>(x, codes))
-        }
-        Codec::Lloyd { bits: 3, .. } => {
-            groups.for_each(|(((x, codes), scale), _)| *scale = lloyd::encode::<3>(x, codes))
-        }
-        Codec::Lloyd { .. } => groups.for_each(|(((x, codes), scale), _)| *scale = lloyd::encode::<4>(x, codes)),
-        Codec::Ggml(ty) => groups.for_each(|(((x, codes), scale), min)| (*scale, *min) = ggml::encode(ty, x, codes)),
-        Codec::Kivi { bits } => {
-            groups.for_each(|(((x, codes), scale), min)| (*scale, *min) = kivi::encode(bits, x.iter().copied(), codes))
-        }
-        // Their storage is not of this kind.
-        Codec::F16 | Codec::F8E4M3 { .. } | Codec::F8E5M2 { .. } => {}
+    // A loop, not an iterator's method: only what is inlined is compiled for the caller's instruction set.
+    for (g, x) in x.chunks(code.group).enumerate() {
+        let codes = &mut row.codes[g * code.group..][..x.len()];
+        (row.scales[g], row.mins[g]) = match codec {
+            Codec::Int8 => (int8::encode(x, codes), 0),
+            Codec::Lloyd { bits: 2, .. } => (lloyd::encode::<2>(x, codes), 0),
+            Codec::Lloyd { bits: 3, .. } => (lloyd::encode::<3>(x, codes), 0),
+            Codec::Lloyd { .. } => (lloyd::encode::<4>(x, codes), 0),
+            Codec::Ggml(ty) => ggml::encode(ty, x, codes),
+            Codec::Kivi { bits } => kivi::encode(bits, x.iter().copied(), codes),
+            // Their storage is not of this kind.
+            Codec::F16 | Codec::F8E4M3 { .. } | Codec::F8E5M2 { .. } => (0, 0),
+        };
     }
 }
 
 /// Rounds to the nearest whole number, ties to even, when added to a value within 2^22 and subtracted again; the sum's lowest bits are that number.
 const ROUND: f32 = 12_582_912.0;
 
-/// The largest magnitude.
+/// The largest magnitude; NaN if there is one.
 #[inline(always)]
 pub(crate) fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
+    // Magnitudes are in the order of their bits, NaN above all.
+    let mut lanes = [0u32; 16];
     for v in x.as_chunks::<16>().0 {
         for i in 0..16 {
-            let v = v[i].abs();
-            lanes[i] = if v > lanes[i] { v } else { lanes[i] };
+            lanes[i] = lanes[i].max(v[i].to_bits() & 0x7fff_ffff);
         }
     }
-    lanes.into_iter().fold(0.0, |a, b| if b > a { b } else { a })
+    f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
 /// Sum of lanes, by halves.

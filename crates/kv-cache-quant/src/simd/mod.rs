@@ -35,6 +35,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// 32 bytes, to be looked up.
     type T: Copy;
 
+    /// Asks for the cache line at `p`, which may be anywhere, to be fetched into the second-level cache.
+    unsafe fn prefetch(p: *const u8);
     /// 64 bytes.
     unsafe fn codes(p: *const u8) -> Self::C;
     /// The same four bytes in each lane.

@@ -41,6 +41,8 @@ impl Simd for Portable {
     type T = [u8; 32];
 
     #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
     unsafe fn codes(p: *const u8) -> [u8; 64] {
         unsafe { p.cast::<[u8; 64]>().read_unaligned() }
     }
