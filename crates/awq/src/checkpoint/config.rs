@@ -2,7 +2,9 @@
 
 use super::{CheckpointError, Result};
 use quant_core::affine::{AffineMatrix, Bits};
-use quant_core::checkpoint::{Keys, MAX_PATTERNS, group_size_from_json, group_size_to_json, unsupported, wrong};
+use quant_core::checkpoint::{
+    Keys, MAX_PATTERNS, Pattern, group_size_from_json, group_size_to_json, unsupported, wrong,
+};
 use serde_json::{Map, Value, json};
 
 /// How codes and zero points lie in their tensors: `version` of the config.
@@ -50,6 +52,8 @@ pub struct AwqConfig {
     pub layout: Layout,
     /// Modules in full precision. A module is one of them if its name contains one of these, as AutoAWQ and vLLM have it.
     pub modules_to_not_convert: Vec<String>,
+    /// The same said to GPTQModel, which does not read the list: rules `-:regex` of its `dynamic`. Written from the list.
+    pub skip_rules: Vec<Pattern>,
     /// What made it (`meta.quantizer`, or `provider`).
     pub quantizer: Vec<String>,
 }
@@ -71,15 +75,22 @@ impl AwqConfig {
     /// A config for writing, layout `gemm`. With `zero_point` false vLLM's fast kernel (Marlin) does not take it, although the zero points are stored
     /// either way; true is right for symmetric matrices too.
     pub fn new(bits: Bits, group_size: Option<usize>, zero_point: bool) -> Self {
-        let layout = Layout::Gemm;
-        Self { bits, group_size, zero_point, layout, modules_to_not_convert: Vec::new(), quantizer: Vec::new() }
+        Self {
+            bits,
+            group_size,
+            zero_point,
+            layout: Layout::Gemm,
+            modules_to_not_convert: Vec::new(),
+            skip_rules: Vec::new(),
+            quantizer: Vec::new(),
+        }
     }
 
     /// Reads a `quant_config.json`, or the value of `quantization_config`.
     ///
     /// # Errors
     /// [`CheckpointError::Config`] for a key that is missing or impossible; [`CheckpointError::Unsupported`] for another quantization method or a
-    /// layout other than `gemm`, `gemv`, `gemv_fast` and `llm-awq`, and for bits that a layout does not have.
+    /// layout other than `gemm`, `gemv`, `gemv_fast` and `llm-awq`, for bits that a layout does not have, and for modules that are quantized otherwise.
     pub fn from_json(json: &Value) -> Result<Self> {
         let Value::Object(map) = json else { return Err(wrong("quantization config", "an object", json)) };
         let keys = Keys { map, path: "" };
@@ -114,6 +125,7 @@ impl AwqConfig {
             zero_point: keys.boolean("zero_point")?.or(keys.boolean("sym")?.map(|sym| !sym)).unwrap_or(true),
             layout,
             modules_to_not_convert: modules(keys.get("modules_to_not_convert"))?,
+            skip_rules: skip_rules(keys.get("dynamic"))?,
             quantizer,
         })
     }
@@ -130,6 +142,10 @@ impl AwqConfig {
         put("zero_point", self.zero_point.into());
         put("version", self.layout.name().into());
         put("modules_to_not_convert", if skipped.is_empty() { Value::Null } else { json!(skipped) });
+        if !skipped.is_empty() {
+            let rule = |part: &String| (format!("-:{}", Pattern::containing(part)), json!({}));
+            put("dynamic", Value::Object(skipped.iter().map(rule).collect()));
+        }
         put("meta", json!({"quantizer": [quantizer]}));
         Value::Object(map)
     }
@@ -137,7 +153,8 @@ impl AwqConfig {
     /// How a module is stored by this config; `None` if it is left in full precision.
     pub fn module(&self, name: &str) -> Option<ModuleSpec> {
         let Self { bits, group_size, zero_point, layout, .. } = *self;
-        let skipped = self.modules_to_not_convert.iter().any(|part| name.contains(part.as_str()));
+        let listed = self.modules_to_not_convert.iter().any(|part| name.contains(part.as_str()));
+        let skipped = listed || self.skip_rules.iter().any(|rule| rule.matches(name));
         (!skipped).then_some(ModuleSpec { bits, group_size, zero_point, layout })
     }
 
@@ -178,6 +195,24 @@ fn layout(keys: &Keys<'_>) -> Result<Layout> {
     }
 }
 
+/// The rules of `dynamic` that leave modules out; it has no others here.
+fn skip_rules(value: Option<&Value>) -> Result<Vec<Pattern>> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let map = value.as_object().ok_or_else(|| wrong("dynamic", "an object of regular expressions", value))?;
+    if map.len() > MAX_PATTERNS {
+        return Err(CheckpointError::Config {
+            key: "dynamic".into(),
+            expected: format!("at most {MAX_PATTERNS} rules"),
+            found: map.len().to_string(),
+        });
+    }
+    let rule = |(key, value): (&String, &Value)| match key.strip_prefix("-:") {
+        Some(pattern) => Pattern::new(&format!("dynamic: {key}"), pattern, map.len()),
+        None => Err(unsupported(&format!("dynamic: {key}"), &value.to_string(), "leaving modules out (`-:`)")),
+    };
+    map.iter().map(rule).collect()
+}
+
 fn modules(value: Option<&Value>) -> Result<Vec<String>> {
     let key = "modules_to_not_convert";
     let Some(value) = value else { return Ok(Vec::new()) };
@@ -209,7 +244,10 @@ mod tests {
         config.modules_to_not_convert = vec!["lm_head".into(), "model.layers.1.mlp.up_proj".into()];
         let json = config.to_json("a:1");
         assert_eq!(json["group_size"], -1);
+        assert_eq!(json["dynamic"], json!({"-:.*lm_head": {}, r"-:.*model\.layers\.1\.mlp\.up_proj": {}}));
         config.quantizer = vec!["a:1".into()];
+        let rules = [r".*lm_head", r".*model\.layers\.1\.mlp\.up_proj"];
+        config.skip_rules = rules.iter().map(|rule| Pattern::new("", rule, 2).unwrap()).collect();
         assert_eq!(AwqConfig::from_json(&serde_json::from_str(&json.to_string()).unwrap()).unwrap(), config);
         assert!(AwqConfig::new(four(), None, true).to_json("a")["modules_to_not_convert"].is_null());
     }
@@ -247,6 +285,9 @@ mod tests {
             (json!({"version": "marlin"}), &["`version` marlin", "gemv_fast"]),
             (json!({"version": "gemv", "bits": 8}), &["`bits` 8", "4 in layout gemv"]),
             (json!({"version": 7}), &["`version`", "a string"]),
+            (json!({"dynamic": {"-:(": {}}}), &["dynamic: -:(", "regular expression"]),
+            (json!({"dynamic": {"+:a": {"bits": 8}}}), &["`dynamic: +:a`", "leaving modules out"]),
+            (json!({"dynamic": []}), &["`dynamic`", "an object"]),
             (json!({"modules_to_not_convert": "lm_head"}), &["`modules_to_not_convert`", "a list"]),
             (json!({"modules_to_not_convert": ["a", ""]}), &["`modules_to_not_convert`", "names"]),
             (json!({"modules_to_not_convert": vec!["x"; MAX_PATTERNS + 1]}), &["at most 16384 names"]),

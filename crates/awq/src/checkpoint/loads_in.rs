@@ -54,7 +54,13 @@ fn gptqmodel(config: &AwqConfig, modules: &[ModuleFacts], dense: &[&str]) -> Ver
     if let Some(name) = dense.iter().find(|name| !listed(name)) {
         return refuses(format!("{name} is in full precision, which `modules_to_not_convert` does not say"));
     }
+    let unruled = dense.iter().find(|name| !config.skip_rules.iter().any(|rule| rule.matches(name)));
     let how = match (config.layout, config.bits.get()) {
+        (Layout::Gemm, _) if unruled.is_some() => {
+            let name = unruled.copied().unwrap_or_default();
+            let how = format!("but GPTQModel itself reads {name} wrongly, which no rule of `dynamic` leaves out");
+            return Verdict::Loads { how };
+        }
         (Layout::Gemm, 4) => "any of its kernels",
         (Layout::Gemm, _) => "its torch kernel; other readers have 4 bits alone",
         _ => "on CUDA alone",
@@ -145,7 +151,10 @@ mod tests {
     #[test]
     fn by_config_and_shape() {
         let new = |bits, group, zero| AwqConfig::new(Bits::new(bits).unwrap(), group, zero);
-        let skip = |c: AwqConfig, m: &str| AwqConfig { modules_to_not_convert: vec![m.into()], ..c };
+        let skip = |c: AwqConfig, m: &str| {
+            AwqConfig::from_json(&AwqConfig { modules_to_not_convert: vec![m.into()], ..c }.to_json("a")).unwrap()
+        };
+        let listed = |c: AwqConfig, m: &str| AwqConfig { modules_to_not_convert: vec![m.into()], ..c };
         let four = || new(4, Some(128), true);
         let cases: Vec<(AwqConfig, fn(&mut Vec<ModuleFacts>), &[&str], &str, &str)> = vec![
             // Joined, 256 + 96 + 96 features are 448, a multiple of 64.
@@ -180,7 +189,8 @@ mod tests {
                 "no: model.layers.0.mlp.down_proj is 32 x 768",
             ),
             (four(), |m| m.truncate(6), &[DOWN], "no: model.layers.0.mlp.down_proj is in full", "yes: Marlin"),
-            (skip(four(), DOWN), |m| m.truncate(6), &[DOWN], "yes", "yes: Marlin"),
+            (skip(four(), DOWN), |m| m.truncate(6), &[DOWN], "yes: any", "yes: Marlin"),
+            (listed(four(), DOWN), |m| m.truncate(6), &[DOWN], "yes: but GPTQModel", "yes: Marlin"),
             (skip(four(), "lm_head"), |m| m.truncate(6), &[DOWN], "no", "no: model.layers.0.mlp.down_proj is in full"),
             (
                 skip(four(), Q),

@@ -41,6 +41,11 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), regex })
     }
 
+    /// The text of an expression that matches any name with `part` in it.
+    pub fn containing(part: &str) -> String {
+        format!(".*{}", regex::escape(part))
+    }
+
     /// The expression.
     pub fn text(&self) -> &str {
         &self.text
