@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Folder of `shared/golden`, directory.
-const DIRECTORIES: [(&str, &str); 11] = [
+const DIRECTORIES: [(&str, &str); 12] = [
     ("checkpoints", "gptq_b2_g32_asym"),
     ("checkpoints", "gptq_b3_g64_asym"),
     ("checkpoints", "gptq_b4_g128_sym"),
@@ -30,7 +30,12 @@ const DIRECTORIES: [(&str, &str); 11] = [
     ("checkpoints", "awq_b4_g128_asym"),
     ("checkpoints", "awq_b4_g64_sym"),
     ("compressed_tensors", "ct_w4a16_sym"),
+    ("compressed_tensors", "ct_w4a16_asym"),
 ];
+
+/// Perplexity, mean KL and same top token of the directory that transformers refuses: torch 2.15 in f32 on the weights that compressed-tensors 0.20 unpacks
+/// (`unpack_from_int32`, F32 scales), by the protocol of `results.json`, whose figures of the symmetric directory come out the same.
+const ASYMMETRIC: [f64; 3] = [89.280_696_301_497_54, 0.007_768_027_756_643_556, 0.922_736_220_472_441];
 
 fn load(path: &Path) -> Model {
     Model::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap()
@@ -57,7 +62,9 @@ fn logits_of_the_dequantized_weights() {
         let Some(golden) = shared(&format!("golden/{folder}/logits.safetensors")) else { return };
         let tensors = candle_core::safetensors::load(&golden, &Device::Cpu).unwrap();
         let tokens: Vec<u32> = tensors["tokens"].to_vec1::<i32>().unwrap().iter().map(|&t| t as u32).collect();
-        let theirs: Vec<f32> = tensors[&format!("logits.{name}")].flatten_all().unwrap().to_vec1().unwrap();
+        // Of the asymmetric one there are none.
+        let Some(theirs) = tensors.get(&format!("logits.{name}")) else { continue };
+        let theirs: Vec<f32> = theirs.flatten_all().unwrap().to_vec1().unwrap();
         let path = golden.with_file_name(name);
         let model = load(&path);
         let ours = logits(&model, &tokens);
@@ -97,11 +104,15 @@ fn perplexity_and_divergence() {
         let model = load(&golden.with_file_name(name));
         let ours = evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| {}).unwrap();
         let (ppl, divergence) = (ours.ppl, ours.base.unwrap());
-        let figure = |key: &str| results["results"][name][key].as_f64().unwrap();
-        let (their_ppl, their_kl) = (figure("ppl"), figure("kl_mean"));
+        let figure = |key: &str| results["results"][name][key].as_f64();
+        let figures = ["ppl", "kl_mean", "same_top1"].map(figure);
+        let [their_ppl, their_kl, their_top] = match figures {
+            [Some(ppl), Some(kl), Some(top)] => [ppl, kl, top],
+            _ => ASYMMETRIC,
+        };
         println!("{name}: ppl {ppl:.4} (theirs {their_ppl:.4}), kl {:.7} ({their_kl:.7})", divergence.kl.mean);
         let kl_off = (divergence.kl.mean - their_kl).abs();
-        let top_off = (divergence.same_top1 - figure("same_top1")).abs();
+        let top_off = (divergence.same_top1 - their_top).abs();
         if (ppl / their_ppl - 1.0).abs() > tolerance(folder).2 || kl_off > 1e-3 * their_kl + 1e-7 || top_off > 5e-4 {
             failed.push(name);
         }

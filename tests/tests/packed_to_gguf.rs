@@ -7,8 +7,9 @@ use candle_core::Device;
 use gguf_format::{GgmlType, Gguf};
 use quant_runtime::checkpoint::{HfDir, gguf_name};
 use quant_runtime::convert::{AsBlocks, ModelSource, Place};
+use quant_runtime::eval::{EvalPlan, ModelLogits, evaluate};
 use quant_runtime::quantize::QuantizePlan;
-use quant_runtime::{Checkpoint, LogitRows, Model};
+use quant_runtime::{Checkpoint, LogitRows, Model, Tokenizer};
 use quant_tests::{divergences, mean, shared};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -118,6 +119,31 @@ fn the_same_codes() {
         let by_value = |p: &Place| matches!(p, Place::Packed { as_blocks: AsBlocks::Values(why), .. } if why.contains("activations"));
         let counted = source.tensors.iter().filter(|t| by_value(&t.place)).count();
         assert_eq!(counted, if expected == GgmlType::F16 { 42 } else { 0 });
+    }
+}
+
+/// Perplexity of the file and of its directory, on wikitext-2.
+#[test]
+fn the_same_perplexity() {
+    let Some(text) = shared("data/wikitext2-test.txt") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for (name, most) in [("autoawq_b4_g128", 5e-5), ("gptq_b8_g32_sym", 1e-7)] {
+        let Some(path) = shared(&format!("golden/checkpoints/{name}")) else { return };
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let out = dir.path().join(name);
+        let source = ModelSource::open(&checkpoint).unwrap();
+        QuantizePlan::unchanged(&source, None).unwrap().run(&out, &|_| ControlFlow::Continue(())).unwrap();
+        let text = std::fs::read_to_string(&text).unwrap();
+        let ppl = [&path, &out].map(|path| {
+            // The file has its own tokenizer.
+            let checkpoint = Checkpoint::open(path).unwrap();
+            let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
+            let plan = EvalPlan::from_text(&tokenizer, &text, 256, Some(16)).unwrap();
+            let model = Model::load(&checkpoint, &Device::Cpu).unwrap();
+            evaluate(&plan, &mut ModelLogits::new(&model), None, None, &mut |_| {}).unwrap().ppl
+        });
+        println!("{name}: directory {}, file {}", ppl[0], ppl[1]);
+        assert!((ppl[1] / ppl[0] - 1.0).abs() < most, "{name}: {ppl:?}");
     }
 }
 
