@@ -82,6 +82,9 @@ pub enum AwqError {
     /// The ratio grid has at least one step.
     #[error("a ratio grid of 0 steps")]
     Grid,
+    /// Damping is a finite number, not negative.
+    #[error("damping of {0}: a finite number from 0 is expected")]
+    Damp(f64),
     /// A margin is a share from 0 to 1.
     #[error("a margin of {0}: a number from 0 to 1 is expected")]
     Margin(f64),

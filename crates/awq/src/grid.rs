@@ -21,6 +21,14 @@ pub(crate) struct Params {
     pub(crate) zero: f32,
 }
 
+impl Params {
+    /// The scale that is stored: times `gain`, an f16 again.
+    #[inline(always)]
+    pub(crate) fn with_gain(&self, gain: f32) -> f32 {
+        if gain == 1.0 { self.scale } else { to_f16(self.scale * gain) }
+    }
+}
+
 impl Grid {
     pub(crate) fn new(bits: Bits, zero_point: bool) -> Self {
         Self { max: f32::from(bits.max_code()), middle: f32::from(bits.middle()), zero_point }
@@ -38,10 +46,10 @@ impl Grid {
         (self.nearest(params.zero, weight / params.scale) + params.zero) as u8
     }
 
-    /// What a weight becomes.
+    /// `code − zero` of a weight.
     #[inline(always)]
-    pub(crate) fn value(&self, params: Params, weight: f32) -> f32 {
-        params.scale * self.nearest(params.zero, weight / params.scale)
+    pub(crate) fn steps(&self, params: Params, weight: f32) -> f32 {
+        self.nearest(params.zero, weight / params.scale)
     }
 
     /// The grid that just holds `low..=high`, where `low <= 0 <= high`. Without zero points the larger side of the range lies where the grid
@@ -107,7 +115,11 @@ mod tests {
             let grid = grid(bits, zero_point);
             let params = grid.spanning(low, high);
             assert_eq!(params, Params { scale: f16::from_f32(scale).to_f32(), zero }, "{bits} {low} {high}");
-            assert_eq!((grid.code(params, weight), grid.value(params, weight)), (code, value), "{bits} {low} {high}");
+            assert_eq!(
+                (grid.code(params, weight), params.scale * grid.steps(params, weight)),
+                (code, value),
+                "{bits} {low} {high}"
+            );
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::AwqError;
 use crate::loss::Gram;
+use crate::scale_search::Declined;
 use quant_core::input_stats::InputStats;
 
 /// The statistics of one input, ready for searching: once for q/k/v, once for gate/up.
@@ -35,6 +36,20 @@ impl Inputs {
             check: check.map(Gram::new).transpose()?,
             abs_mean: fit.abs_sum().iter().map(|sum| sum / count).collect(),
         })
+    }
+
+    /// Why nothing can be searched, if so.
+    pub(crate) fn unusable(&self) -> Option<Declined> {
+        if self.abs_mean.iter().all(|&a| a == 0.0) {
+            return Some(Declined::NoInput);
+        }
+        let finite = self.fit.is_finite() && self.check.as_ref().is_none_or(Gram::is_finite);
+        (!finite).then_some(Declined::NonFinite)
+    }
+
+    /// The kept-back share, if it holds anything.
+    pub(crate) fn kept_back(&self) -> Option<&Gram> {
+        self.check.as_ref().filter(|check| check.count > 0)
     }
 
     /// Columns of the matrices that read this input.

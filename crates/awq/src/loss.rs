@@ -4,6 +4,7 @@ use crate::AwqError;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use quant_core::input_stats::InputStats;
+use std::ops::Range;
 
 /// Rows of a matrix whose losses are computed together.
 pub(crate) const TILE: usize = 64;
@@ -34,28 +35,51 @@ impl Gram {
         self.square.iter().all(|v| v.is_finite())
     }
 
-    /// Adds `e G eᵀ` of the rows of `errors` to `out`, one value a row. Each row has the columns from `first`, which `stride` values separate
-    /// from the next row; only the part of `G` that belongs to `width` of them counts.
+    pub(crate) fn mean_diagonal(&self) -> f64 {
+        self.square.iter().step_by(self.dim + 1).map(|&v| f64::from(v)).sum::<f64>() / self.dim as f64
+    }
+
+    /// `out += factor · E G[from, to]`: rows of `from.len()` values, `stride` apart, give rows of `to.len()`.
+    pub(crate) fn add_products(
+        &self,
+        errors: &[f32],
+        stride: usize,
+        from: Range<usize>,
+        to: Range<usize>,
+        factor: f32,
+        out: &mut [f32],
+    ) {
+        let rows = out.len() / to.len().max(1);
+        matmul(
+            MatMut::from_row_major_slice_mut(out, rows, to.len()),
+            Accum::Add,
+            MatRef::from_row_major_slice_with_stride(errors, rows, from.len(), stride),
+            MatRef::from_row_major_slice_with_stride(
+                &self.square[from.start * self.dim + to.start..],
+                from.len(),
+                to.len(),
+                self.dim,
+            ),
+            factor,
+            Par::Seq,
+        );
+    }
+
+    /// Adds `e G eᵀ` of the rows of `errors` to `out`, one value a row. A row has `width` values, those of the columns from `first`; only
+    /// their part of `G` counts.
     pub(crate) fn add_losses(&self, errors: &[f32], first: usize, width: usize, out: &mut [f64]) {
         let rows = out.len();
         let mut products = vec![0.0f32; rows * BLOCK.min(width)];
         for start in (0..width).step_by(BLOCK) {
             let end = width.min(start + BLOCK);
             let products = &mut products[..rows * (end - start)];
-            let errors_of = |from: usize, to: usize| {
-                MatRef::from_row_major_slice_with_stride(&errors[from..], rows, to - from, width)
-            };
-            let gram_of = |from: usize, to: usize| {
-                let at = (first + from) * self.dim + first + start;
-                MatRef::from_row_major_slice_with_stride(&self.square[at..], to - from, end - start, self.dim)
-            };
-            let mut into = MatMut::from_row_major_slice_mut(products, rows, end - start);
+            products.fill(0.0);
+            let columns = first + start..first + end;
             if start > 0 {
                 // Blocks above the diagonal stand for those below it too.
-                matmul(into.as_mut(), Accum::Replace, errors_of(0, start), gram_of(0, start), 2.0, Par::Seq);
+                self.add_products(errors, width, first..first + start, columns.clone(), 2.0, products);
             }
-            let accum = if start > 0 { Accum::Add } else { Accum::Replace };
-            matmul(into, accum, errors_of(start, end), gram_of(start, end), 1.0, Par::Seq);
+            self.add_products(&errors[start..], width, columns.clone(), columns, 1.0, products);
             for ((out, errors), products) in
                 out.iter_mut().zip(errors.chunks_exact(width)).zip(products.chunks_exact(end - start))
             {
@@ -66,7 +90,7 @@ impl Gram {
 }
 
 /// The sum of products, in sixteen parts so that it vectorizes; the parts are added in order.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const WIDE: usize = 16;
     let mut parts = [0.0f32; WIDE];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<WIDE>(), b.as_chunks::<WIDE>());

@@ -19,14 +19,19 @@ pub struct Options {
     pub grid: usize,
     /// Rows of a matrix that the ratios are compared on, spread evenly; the best are then compared on all rows. 0 for all.
     pub grid_rows: usize,
+    /// Passes of the clip search over the groups of a row that count what the errors of the other groups do to the output, too. 0 for one pass in which each
+    /// group is alone, as in AutoAWQ.
+    pub sweeps: usize,
+    /// Added to the Gram matrix's diagonal while clips are searched, as a part of its mean: what the text did not use may be used later.
+    pub damp: f64,
     /// The least part of the loss, on the statistics that were kept back, that a scale or a clip has to save to be taken.
     pub margin: f64,
 }
 
 impl Options {
-    /// With zero points, AutoAWQ's grid of 20, 256 rows, a margin of 0.02.
+    /// With zero points, AutoAWQ's grid of 20, 256 rows, one sweep, damping of 0.01, a margin of 0.02.
     pub fn new(bits: Bits, group_size: Option<usize>) -> Self {
-        Self { bits, group_size, zero_point: true, grid: 20, grid_rows: 256, margin: 0.02 }
+        Self { bits, group_size, zero_point: true, grid: 20, grid_rows: 256, sweeps: 1, damp: 0.01, margin: 0.02 }
     }
 
     pub(crate) fn check(&self) -> Result<(), AwqError> {
@@ -38,6 +43,9 @@ impl Options {
         }
         if !(0.0..=1.0).contains(&self.margin) {
             return Err(AwqError::Margin(self.margin));
+        }
+        if !(self.damp.is_finite() && self.damp >= 0.0) {
+            return Err(AwqError::Damp(self.damp));
         }
         Ok(())
     }

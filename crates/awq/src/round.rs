@@ -3,7 +3,7 @@
 use crate::grid::Grid;
 use crate::group::check_matrix;
 use crate::loss::TILE;
-use crate::rounding::group_params;
+use crate::rounding::{Cut, group_params};
 use crate::{AwqError, ClipRanges, Inputs, Options};
 use half::f16;
 use quant_core::affine::{AffineMatrix, AffineParts};
@@ -63,7 +63,7 @@ pub fn round(
     let groups = n.div_ceil(group_size);
     if let Some(clip) = clip {
         let fits = clip.out_features == out_features && clip.groups == groups;
-        if !fits || clip.shares.len() != out_features * groups {
+        if !fits || clip.cuts.len() != out_features * groups {
             let (found_rows, found_groups) = (clip.out_features, clip.groups);
             return Err(AwqError::Clip { rows: out_features, groups, found_rows, found_groups });
         }
@@ -76,9 +76,9 @@ pub fn round(
     rows.zip(weights.par_chunks(n)).enumerate().for_each(|(row, (((codes, group_scales), zeros), weights))| {
         let columns = codes.chunks_mut(group_size).zip(weights.chunks(group_size)).zip(scales.chunks(group_size));
         for (group, ((codes, weights), scales)) in columns.enumerate() {
-            let share = clip.map_or(1.0, |clip| clip.shares[row * groups + group]);
-            let params = group_params(&grid, weights, scales, share);
-            group_scales[group] = f16::from_f32(params.scale);
+            let cut = clip.map_or(Cut::NONE, |clip| clip.cuts[row * groups + group]);
+            let params = group_params(&grid, weights, scales, cut.share);
+            group_scales[group] = f16::from_f32(params.with_gain(cut.gain));
             zeros[group] = params.zero as u16;
             for ((code, w), s) in codes.iter_mut().zip(weights).zip(scales) {
                 *code = grid.code(params, w * s);
@@ -101,7 +101,7 @@ pub fn round(
     // The parts were made for each other.
     let matrix = AffineMatrix::from_parts(parts).map_err(|_| AwqError::Shape { out_features, in_features: n })?;
     let (loss, nmse) = measure(weights, scales, &matrix, inputs);
-    let clipped_groups = clip.map_or(0, |clip| clip.shares.iter().filter(|share| **share < 1.0).count());
+    let clipped_groups = clip.map_or(0, |clip| clip.cuts.iter().filter(|cut| cut.share < 1.0).count());
     Ok(Quantized { matrix, report: Report { loss, nmse, clipped_groups, time: start.elapsed() } })
 }
 

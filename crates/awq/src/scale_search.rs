@@ -10,7 +10,11 @@
 //! | duo | `a^r / (w^(1−r) + 1e-4)` | AutoAWQ's; `w = mean |W| / max |W of the group|` |
 //!
 //! then divided by `√(max · min)`, as in AutoAWQ. Where AutoAWQ runs the block for each candidate, the loss of the linear outputs needs the Gram
-//! matrix alone: `Σ tr((W − W') G (W − W')ᵀ)` over the matrices of the group.
+//! matrix alone: `tr((W − W') G (W − W')ᵀ)`.
+//!
+//! **No matrix pays for another.** The losses of q, k and v are not of one kind: a softmax takes most of what happens to q and k, and their
+//! outputs, in the units of the sum, are often a hundred times those of v. The least sum then makes v worse for the sake of q, and the model with it. So
+//! the best candidate is the one whose least profiting matrix profits most: the least `max (loss / loss of plain rounding)`.
 
 use crate::grid::Grid;
 use crate::group::ScaleGroup;
@@ -44,20 +48,39 @@ pub enum Declined {
     NotConfirmed,
 }
 
-/// The loss without and with what was found: `tr((W − W') Σ x xᵀ (W − W')ᵀ) / n`, summed over the matrices.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The loss without and with what was found: `tr((W − W') Σ x xᵀ (W − W')ᵀ) / n`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
-    /// Of plain rounding.
+    /// Of plain rounding, summed over the matrices.
     pub plain: f64,
-    /// Of the best candidate, taken or not.
+    /// Of the best candidate, taken or not, summed over the matrices.
     pub best: f64,
+    /// The largest `best / plain` of a matrix: how the one fares that profits least.
+    pub worst: f64,
 }
 
 impl Losses {
-    /// The part of the loss that the best saves; negative where it is worse.
-    pub fn gain(&self) -> f64 {
-        if self.plain > 0.0 { 1.0 - self.best / self.plain } else { 0.0 }
+    /// Of the matrices one by one.
+    pub(crate) fn of(plain: &[f64], best: &[f64]) -> Self {
+        Self { plain: plain.iter().sum(), best: best.iter().sum(), worst: worst_ratio(plain, best) }
     }
+
+    /// The part of its loss that every matrix saves at least; negative where one is worse off.
+    pub fn gain(&self) -> f64 {
+        1.0 - self.worst
+    }
+
+    /// Written so that NaN is no.
+    pub(crate) fn saves(&self, margin: f64) -> bool {
+        self.worst < 1.0 && self.gain() >= margin
+    }
+}
+
+/// The largest `best / plain`; a matrix without any loss before and after counts as unchanged.
+fn worst_ratio(plain: &[f64], best: &[f64]) -> f64 {
+    let ratios = plain.iter().zip(best).map(|(plain, best)| if plain == best { 1.0 } else { best / plain });
+    // `f64::max` would drop a NaN.
+    ratios.fold(0.0, |worst, ratio| if ratio > worst || ratio.is_nan() { ratio } else { worst })
 }
 
 /// What the search found.
@@ -85,7 +108,7 @@ impl Scales {
             values: vec![1.0; in_features],
             kind: Kind::Identity,
             ratio: 0.0,
-            fit: Losses { plain: 0.0, best: 0.0 },
+            fit: Losses::default(),
             check: None,
             declined: None,
         }
@@ -99,11 +122,13 @@ impl Scales {
 
 /// Candidates that are compared on all rows.
 const FINALISTS: usize = 3;
+/// Candidates that one task compares.
+const TOGETHER: usize = 8;
 
 /// Finds the scale of the input channels for all matrices of a group.
 ///
-/// The best candidate on the rows to fit to is taken if it saves at least [`Options::margin`] of the loss on the rows kept back; else the scales
-/// are 1, and [`Scales::declined`] says why. The result does not depend on the number of threads.
+/// The best candidate on the rows to fit to is taken if every matrix saves at least [`Options::margin`] of its loss on the rows kept back; else the
+/// scales are 1, and [`Scales::declined`] says why. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// [`AwqError::NoMembers`], [`AwqError::Shape`], [`AwqError::Length`], [`AwqError::NonFiniteWeight`], [`AwqError::Tie`], and what is wrong with the
@@ -113,52 +138,46 @@ pub fn search_scales(inputs: &Inputs, group: &ScaleGroup<'_>, options: &Options)
     let n = inputs.in_features();
     group.check(n)?;
     let mut scales = Scales::identity(n);
-    if inputs.abs_mean.iter().all(|&a| a == 0.0) {
-        scales.declined = Some(Declined::NoInput);
-        return Ok(scales);
-    }
-    if !inputs.fit.is_finite() || !inputs.check.as_ref().is_none_or(Gram::is_finite) {
-        scales.declined = Some(Declined::NonFinite);
+    scales.declined = inputs.unusable();
+    if scales.declined.is_some() {
         return Ok(scales);
     }
     let candidates = candidates(inputs, group, options);
     let rater = Rater { group, grid: Grid::new(options.bits, options.zero_point), group_size: options.group_of(n) };
     let all: Vec<usize> = (0..candidates.len()).collect();
-    let scores = rater.losses(&inputs.fit, &candidates, &all, options.grid_rows);
+    let losses = rater.losses(&inputs.fit, &candidates, &all, options.grid_rows);
     // The identity is the first, and takes part in any case.
+    let scores: Vec<f64> = losses.iter().map(|loss| worst_ratio(&losses[0], loss)).collect();
     let mut finalists: Vec<usize> = (1..candidates.len()).filter(|&c| scores[c].is_finite()).collect();
     finalists.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     finalists.truncate(FINALISTS);
     finalists.insert(0, 0);
     let losses = rater.losses(&inputs.fit, &candidates, &finalists, 0);
+    let rated: Vec<Losses> = losses.iter().map(|loss| Losses::of(&losses[0], loss)).collect();
     let mut best = 0;
-    for (index, loss) in losses.iter().enumerate() {
-        if *loss < losses[best] {
+    for (index, losses) in rated.iter().enumerate() {
+        if losses.worst < rated[best].worst {
             best = index;
         }
     }
     let winner = finalists[best];
-    (scales.kind, scales.ratio) = (candidates[winner].kind, candidates[winner].ratio);
-    scales.fit = Losses { plain: losses[0], best: losses[best] };
-    if !losses[0].is_finite() {
-        scales.declined = Some(Declined::NonFinite);
-        return Ok(scales);
+    (scales.kind, scales.ratio, scales.fit) = (candidates[winner].kind, candidates[winner].ratio, rated[best]);
+    if winner != 0 {
+        scales.check = inputs.kept_back().map(|check| {
+            let losses = rater.losses(check, &candidates, &[0, winner], 0);
+            Losses::of(&losses[0], &losses[1])
+        });
     }
-    if winner == 0 {
-        scales.declined = Some(Declined::NotBetter);
-        return Ok(scales);
-    }
-    if let Some(check) = inputs.check.as_ref().filter(|check| check.count > 0) {
-        let losses = rater.losses(check, &candidates, &[0, winner], 0);
-        scales.check = Some(Losses { plain: losses[0], best: losses[1] });
-    }
-    let judged = scales.check.unwrap_or(scales.fit);
-    // Written so that NaN is refused too.
-    if !(judged.best < judged.plain && judged.gain() >= options.margin) {
-        scales.declined = Some(Declined::NotConfirmed);
-        return Ok(scales);
-    }
-    scales.values = candidates[winner].values.clone();
+    scales.declined = if !scales.fit.plain.is_finite() {
+        Some(Declined::NonFinite)
+    } else if winner == 0 {
+        Some(Declined::NotBetter)
+    } else if !scales.check.unwrap_or(scales.fit).saves(options.margin) {
+        Some(Declined::NotConfirmed)
+    } else {
+        scales.values.clone_from(&candidates[winner].values);
+        None
+    };
     Ok(scales)
 }
 
@@ -216,13 +235,19 @@ struct Rater<'a> {
 }
 
 impl Rater<'_> {
-    /// The loss of each of `which`, on at most `rows` rows of each matrix (0 for all), by `gram`.
-    fn losses(&self, gram: &Gram, candidates: &[Candidate], which: &[usize], rows: usize) -> Vec<f64> {
+    /// The losses of each of `which`, matrix by matrix, on at most `rows` rows of each (0 for all), by `gram`.
+    fn losses(&self, gram: &Gram, candidates: &[Candidate], which: &[usize], rows: usize) -> Vec<Vec<f64>> {
         let n = gram.dim();
-        let picked: Vec<Vec<&[f32]>> = self.group.members.iter().map(|member| spread_rows(member, n, rows)).collect();
-        let tiles: Vec<&[&[f32]]> = picked.iter().flat_map(|rows| rows.chunks(TILE)).collect();
-        // All candidates of a tile in turn: its weights stay in the cache.
-        let of_tile = |rows: &&[&[f32]]| -> Vec<f64> {
+        let members = self.group.members;
+        let picked: Vec<Vec<&[f32]>> = members.iter().map(|member| spread_rows(member, n, rows)).collect();
+        // A few candidates of a tile in turn: its weights stay in the cache, and there is work for many threads.
+        let tasks: Vec<(usize, &[&[f32]], usize)> = picked
+            .iter()
+            .enumerate()
+            .flat_map(|(member, rows)| rows.chunks(TILE).map(move |tile| (member, tile)))
+            .flat_map(|(member, tile)| (0..which.len()).step_by(TOGETHER).map(move |first| (member, tile, first)))
+            .collect();
+        let of_task = |&(_, rows, first): &(usize, &[&[f32]], usize)| -> Vec<f64> {
             let mut errors = vec![0.0f32; rows.len() * n];
             let of_candidate = |&candidate: &usize| {
                 for (row, errors) in rows.iter().zip(errors.chunks_exact_mut(n)) {
@@ -232,13 +257,13 @@ impl Rater<'_> {
                 gram.add_losses(&errors, 0, n, &mut losses);
                 losses.iter().sum()
             };
-            which.iter().map(of_candidate).collect()
+            which[first..which.len().min(first + TOGETHER)].iter().map(of_candidate).collect()
         };
-        let parts: Vec<Vec<f64>> = tiles.par_iter().with_max_len(1).map(of_tile).collect();
+        let parts: Vec<Vec<f64>> = tasks.par_iter().with_max_len(1).map(of_task).collect();
         // In the order of the tiles, so that the sum is the same for any number of threads.
-        let mut sums = vec![0.0; which.len()];
-        for part in &parts {
-            sums.iter_mut().zip(part).for_each(|(sum, loss)| *sum += loss);
+        let mut sums = vec![vec![0.0; members.len()]; which.len()];
+        for (&(member, _, first), part) in tasks.iter().zip(&parts) {
+            sums[first..].iter_mut().zip(part).for_each(|(sums, loss)| sums[member] += loss);
         }
         sums
     }

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::grid::Grid;
-use crate::rounding;
+use crate::rounding::{self, Cut};
 
 macro_rules! dispatched {
     ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)?) => {
@@ -40,9 +40,9 @@ macro_rules! dispatched {
 
 dispatched!(
     /// [`rounding::errors`].
-    errors(grid: &Grid, group_size: usize, weights: &[f32], scales: &[f32], shares: Option<&[f32]>, out: &mut [f32])
+    errors(grid: &Grid, group_size: usize, weights: &[f32], scales: &[f32], cuts: Option<&[Cut]>, out: &mut [f32])
 );
 dispatched!(
-    /// [`rounding::range_errors`].
-    range_errors(grid: &Grid, weights: &[f32], scales: &[f32], share: f32, out: &mut [f32])
+    /// [`rounding::group_errors`].
+    group_errors(grid: &Grid, weights: &[f32], scales: &[f32], cut: Cut, out: &mut [f32])
 );
