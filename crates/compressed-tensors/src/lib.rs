@@ -33,3 +33,7 @@ pub use module::{PackedModule, ScaleType, StoredModule};
 pub use quant_core::checkpoint::{CheckpointError, DType, LoadsIn, PackedTensor, Result, StoredTensor, Verdict};
 pub use scheme::{Format, NumberType, QuantArgs, Strategy};
 pub use target::Target;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;
