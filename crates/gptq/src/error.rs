@@ -55,6 +55,9 @@ pub enum GptqError {
     /// Damping is a finite number, not negative.
     #[error("damping of {0}: a finite number from 0 is expected")]
     Damp(f64),
+    /// Shrinkage is a finite number, not negative.
+    #[error("shrinkage of {0}: a finite number from 0 is expected")]
+    Shrink(f64),
     /// The factor was made for another column order or group size.
     #[error("the factor was made for another column order or group size than the options ask for")]
     OtherOptions,

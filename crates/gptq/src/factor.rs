@@ -36,7 +36,7 @@ pub enum Fallback {
     NotPositiveDefinite,
 }
 
-/// The damped Hessian `H = 2/n Σ x xᵀ + λ·mean(diag)·I` of one layer input, its columns in the order of [`Options::order`], as
+/// The Hessian `H = 2/n Σ x xᵀ + λ·mean(diag)·I` of one layer input, damped and [shrunk](Options::shrink), its columns in the order of [`Options::order`], as
 /// `H = L̃ᵀ D L̃` with unit lower triangular `L̃` and diagonal `D`.
 ///
 /// Layers that read the same input (q/k/v; gate/up) share it, whatever their bits. It takes `4 n²` bytes for `n` columns, and `12 n²`
@@ -55,6 +55,8 @@ pub struct Factor {
     /// Of `Σ x xᵀ / mean`, damped, by position.
     pub(crate) diagonal: Vec<f32>,
     pub(crate) damp: f64,
+    /// The part of the Hessian's other elements that was taken away.
+    pub(crate) shrink: f64,
     pub(crate) dead_columns: usize,
     pub(crate) triangle: Result<Triangle, Fallback>,
     /// `[n, n]`, by position: `strength · (Σ Δx xᵀ) H⁻¹`.
@@ -86,14 +88,15 @@ impl Triangle {
 }
 
 impl Factor {
-    /// Factors the Hessian of `stats` for the order, group size and damping of `options`.
+    /// Factors the Hessian of `stats` for the order, group size, damping and shrinkage of `options`.
     ///
     /// Where the damped matrix is not positive definite, the damping is raised tenfold at a time up to 1; if that does not help either,
     /// or if the statistics are empty or not finite, the factor says so and what is quantized with it is rounded to nearest
     /// ([`fallback`](Self::fallback)). The result does not depend on the number of threads.
     ///
     /// # Errors
-    /// [`GptqError::NoGram`] if the statistics hold sums only; [`GptqError::Shape`], [`GptqError::GroupSize`] or [`GptqError::Damp`].
+    /// [`GptqError::NoGram`] if the statistics hold sums only; [`GptqError::Shape`], [`GptqError::GroupSize`], [`GptqError::Damp`] or
+    /// [`GptqError::Shrink`].
     pub fn new(stats: &InputStats, options: &Options) -> Result<Self, GptqError> {
         let gram = stats.gram().ok_or(GptqError::NoGram)?;
         let n = gram.dim();
@@ -103,6 +106,9 @@ impl Factor {
         if !options.damp.is_finite() || options.damp < 0.0 {
             return Err(GptqError::Damp(options.damp));
         }
+        if !options.shrink.is_finite() || options.shrink < 0.0 {
+            return Err(GptqError::Shrink(options.shrink));
+        }
         let diagonal: Vec<f64> = (0..n).map(|i| f64::from(gram.get(i, i))).collect();
         let order = ColumnOrder::new(options.order, options.group_size, &diagonal)?;
         let mean = diagonal.iter().sum::<f64>() / n as f64;
@@ -111,6 +117,7 @@ impl Factor {
             mean,
             diagonal: vec![1.0; n],
             damp: options.damp,
+            shrink: options.shrink * n as f64 / (options.shrink * n as f64 + stats.count().max(1) as f64),
             dead_columns: diagonal.iter().filter(|&&v| v == 0.0).count(),
             triangle: Err(Fallback::NoInput),
             shift: None,
@@ -138,6 +145,7 @@ impl Factor {
             mean: 0.0,
             diagonal: vec![1.0; in_features],
             damp: 0.0,
+            shrink: 0.0,
             dead_columns: 0,
             triangle: Err(Fallback::Asked),
             shift: None,
@@ -219,7 +227,8 @@ impl Factor {
 
     fn decompose(&mut self, gram: &UpperTriangle) {
         let n = gram.dim();
-        let normalized = |i: usize, j: usize| f64::from(gram.get(i, j)) / self.mean;
+        let keep = [1.0 - self.shrink, 1.0];
+        let normalized = |i: usize, j: usize| f64::from(gram.get(i, j)) / self.mean * keep[usize::from(i == j)];
         let mut square = vec![0.0f64; n * n];
         let first = self.damp;
         let raised = (1..).map(|k| first.max(1e-3) * 10f64.powi(k)).take_while(|&damp| damp < 1.0);
@@ -298,7 +307,7 @@ mod tests {
 
     fn options(order: Order, damp: f64) -> Options {
         let mut options = Options::new(Bits::new(4).unwrap(), Some(4));
-        (options.order, options.damp) = (order, damp);
+        (options.order, options.damp, options.shrink) = (order, damp, 0.0);
         options
     }
 

@@ -70,6 +70,11 @@ pub struct Options {
     pub order: Order,
     /// Added to the Hessian's diagonal, as a part of its mean (`percdamp` of the paper's code).
     pub damp: f64,
+    /// How little the correlations of few rows are believed: of the Hessian's other elements the part `c n / (c n + rows)` is taken away, for `n` columns
+    /// and `c` this number; 0 for GPTQ as published. What a few thousand rows say of thousands of columns is partly chance, and what is fitted to chance
+    /// costs on other text. It is the shrinkage of a covariance matrix towards its diagonal (Schäfer and Strimmer 2005, target D; Ledoit and Wolf 2004), with
+    /// its intensity by rule instead of by estimate.
+    pub shrink: f64,
     /// How scales are found.
     pub search: ScaleSearch,
     /// Sweeps after the first pass in which every code and scale may still change, each to what is best while all others stay; 0 for GPTQ as
@@ -78,7 +83,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Asymmetric, act-group-aware order, damping 0.01, scales by the Hessian, one refining sweep.
+    /// Asymmetric, act-group-aware order, damping 0.01, shrinkage 1, scales by the Hessian, one refining sweep.
     pub fn new(bits: Bits, group_size: Option<usize>) -> Self {
         Self {
             bits,
@@ -86,6 +91,7 @@ impl Options {
             symmetric: false,
             order: Order::default(),
             damp: 0.01,
+            shrink: 1.0,
             search: ScaleSearch::default(),
             refine: 1,
         }

@@ -52,12 +52,12 @@ pub(crate) fn solve<C: GroupCodec>(codec: &C, factor: &Factor, weights: &[f32], 
         .map(|((codes, params), weights)| {
             let mut tile = Tile::new(factor, weights, groups);
             simd::solve_tile(codec, factor, passes, &mut tile);
-            tile.write(&factor.order, codes, params)
+            tile.write(factor, codes, params)
         })
         .collect();
     // In the order of the tiles, so that the sum is the same for any number of threads.
-    let (damped, errors) = sums.iter().fold((0.0, 0.0), |sum, tile| (sum.0 + tile.0, sum.1 + tile.1));
-    let loss = (damped - factor.damp * errors).max(0.0) * factor.mean / factor.rows.max(1) as f64;
+    let (whole, ridge) = sums.iter().fold((0.0, 0.0), |sum, tile| (sum.0 + tile.0, sum.1 + tile.1));
+    let loss = ((whole - ridge) / (1.0 - factor.shrink)).max(0.0) * factor.mean / factor.rows.max(1) as f64;
     Solution { codes, params, loss: factor.triangle.is_ok().then_some(loss) }
 }
 
@@ -359,10 +359,10 @@ impl<P: Copy + Default> Tile<P> {
         }
     }
 
-    /// Puts codes and parameters in their places; the loss with damping, and the squared error of the weights.
-    fn write(&self, order: &ColumnOrder, codes: &mut [u8], params: &mut [P]) -> (f64, f64) {
-        let (n, groups) = (order.columns.len(), self.params.len());
-        for columns in order.cache_lines() {
+    /// Puts codes and parameters in their places; the whole loss, and what of it stems from damping and shrinkage.
+    fn write(&self, factor: &Factor, codes: &mut [u8], params: &mut [P]) -> (f64, f64) {
+        let (n, groups) = (factor.in_features(), self.params.len());
+        for columns in factor.order.cache_lines() {
             for (lane, row) in codes.chunks_exact_mut(n).enumerate() {
                 columns.iter().for_each(|&(column, position)| row[column] = self.codes[position][lane]);
             }
@@ -370,6 +370,10 @@ impl<P: Copy + Default> Tile<P> {
         for (lane, params) in params.chunks_exact_mut(groups).enumerate() {
             self.params.iter().zip(params).for_each(|(from, to)| *to = from[lane]);
         }
-        (self.loss, self.errors.as_flattened().iter().map(|&v| f64::from(v) * f64::from(v)).sum())
+        let of_column = |(errors, &diagonal): (&Lane, &f32)| {
+            let ridge = factor.damp + factor.shrink * (f64::from(diagonal) - factor.damp);
+            ridge * errors.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
+        };
+        (self.loss, self.errors.iter().zip(&factor.diagonal).map(of_column).sum())
     }
 }

@@ -57,7 +57,7 @@ fn inputs(rows: usize, n: usize, seed: u64) -> Vec<f32> {
 
 fn options(bits: u8, order: Order, damp: f64) -> Options {
     let mut options = Options::new(Bits::new(bits).unwrap(), None);
-    (options.order, options.damp) = (order, damp);
+    (options.order, options.damp, options.shrink) = (order, damp, 0.0);
     options
 }
 
@@ -194,7 +194,7 @@ fn a_cross_statistic_sets_the_goal() {
     let weights = random(out * n, 9);
     for order in [Order::Natural, Order::ActGroupAware] {
         let mut options = Options::new(Bits::new(4).unwrap(), Some(8));
-        (options.order, options.damp) = (order, 1e-4);
+        (options.order, options.damp, options.shrink) = (order, 1e-4, 0.0);
         let distance = |strength: f32| {
             let factor = Factor::new(&stats, &options).unwrap().with_cross(&cross, strength).unwrap();
             let matrix = gptq::quantize(&weights, out, &factor, &options).unwrap().matrix;
@@ -213,4 +213,32 @@ fn a_cross_statistic_sets_the_goal() {
         println!("{order:?}: {without:.3} {half:.3} {whole:.3}");
         assert!(whole < half && half < without);
     }
+}
+
+/// With hardly more rows than columns, what is fitted to the rows' correlations costs on other rows of the same kind; shrunk, less.
+#[test]
+fn shrinkage_helps_on_rows_that_were_not_seen() {
+    let (n, out, rows) = (64, 32, 96);
+    let mut sums = [0.0; 2];
+    for seed in 1..6 {
+        let (seen, unseen) = (inputs(rows, n, seed), inputs(4000, n, seed + 100));
+        let stats_of = |x: &[f32]| {
+            let mut stats = InputStats::new(n, Detail::Gram);
+            stats.add(x, x.len() / n, n).unwrap();
+            stats
+        };
+        let (seen, unseen) = (stats_of(&seen), stats_of(&unseen));
+        let weights = random(out * n, seed + 200);
+        for (sum, shrink) in sums.iter_mut().zip([0.0, 1.0]) {
+            let mut options = Options::new(Bits::new(3).unwrap(), Some(32));
+            options.shrink = shrink;
+            let factor = Factor::new(&seen, &options).unwrap();
+            let matrix = gptq::quantize(&weights, out, &factor, &options).unwrap().matrix;
+            let mut values = vec![0.0; out * n];
+            matrix.dequantize_into(&mut values).unwrap();
+            *sum += gptq::loss(&weights, &values, unseen.gram().unwrap(), unseen.count()).unwrap();
+        }
+    }
+    println!("{sums:?}");
+    assert!(sums[1] < 0.95 * sums[0], "{sums:?}");
 }

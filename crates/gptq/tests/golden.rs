@@ -66,7 +66,7 @@ impl Case {
 
     fn options(&self) -> Options {
         let mut options = Options::new(Bits::new(self.bits).unwrap(), self.group_size);
-        options.symmetric = self.symmetric;
+        (options.symmetric, options.shrink) = (self.symmetric, 0.0);
         options.order = match self.desc_act {
             true => Order::DescAct { static_groups: self.static_groups },
             false => Order::Natural,

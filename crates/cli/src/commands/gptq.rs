@@ -39,6 +39,10 @@ pub(crate) struct Args {
     /// Added to the Hessian's diagonal, as a part of its mean; raised where that is too little.
     #[arg(long, default_value_t = 0.01)]
     damp: f64,
+    /// How little the correlations of few calibration tokens are believed: of N input features over T tokens the part X N / (X N + T) is taken away; 0: as
+    /// published.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    shrink: f64,
     /// How scales are found: to span the weights, by the weights' squared error, or by the error of the layer's output.
     #[arg(long, value_enum, default_value = "hessian")]
     scale_search: Search,
@@ -86,6 +90,7 @@ impl Args {
         let mut options = Options::new(self.bits, self.group_size.0);
         options.symmetric = self.sym;
         options.damp = self.damp;
+        options.shrink = self.shrink;
         options.refine = self.refine;
         options.search = match self.scale_search {
             Search::Minmax => ScaleSearch::MinMax,

@@ -35,7 +35,8 @@ impl<'a> Solver<'a> {
         let options = self.options.unwrap_or_else(|| Options::new(spec.bits, spec.group_size));
         let options = &gptq_options(&options, spec);
         let shares = |(o, _): &(Options, Factor)| {
-            o.order == options.order && o.group_size == options.group_size && o.damp == options.damp
+            (o.order, o.group_size, o.damp, o.shrink)
+                == (options.order, options.group_size, options.damp, options.shrink)
         };
         let failed = |e: GptqError| match e {
             GptqError::NonFiniteWeight { row, column } => {
