@@ -136,7 +136,7 @@ fn bench_measures_both_tests() {
 }
 
 #[test]
-fn quickstart_shows_every_level() {
+fn quickstart_shows_every_method() {
     let dir = tempfile::tempdir().unwrap();
     let (out, short) = (dir.path().join("files"), dir.path().join("short.txt"));
     let whole = std::fs::read_to_string(text()).unwrap();
@@ -145,7 +145,22 @@ fn quickstart_shows_every_level() {
     let report = json(&["quickstart", "--out", out_str, "--text", short, "--calibration", &text(), "--json"]);
     let rows = report["rows"].as_array().unwrap();
     let methods: Vec<_> = rows.iter().map(|r| r["method"].as_str().unwrap()).collect();
-    assert_eq!(methods, ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "Q4_K_M with imatrix"]);
+    assert_eq!(
+        methods,
+        [
+            "F16",
+            "Q8_0",
+            "Q6_K",
+            "Q5_K_M",
+            "Q4_K_M",
+            "Q3_K_M",
+            "Q2_K",
+            "Q4_K_M with imatrix",
+            "GPTQ 4 bits g128",
+            "GPTQ 2 bits g32",
+            "AWQ 4 bits g128"
+        ]
+    );
     let figure = |i: usize, key: &str| rows[i][key].as_f64().unwrap();
     for i in 1..7 {
         assert!(figure(i, "bytes") < figure(i - 1, "bytes"), "{report}");
@@ -156,9 +171,9 @@ fn quickstart_shows_every_level() {
         assert!(figure(i, "ppl") > 1.0 && figure(i, "tokens_per_second") > 0.0, "{row}");
         assert!((0.5..=1.0).contains(&figure(i, "same_top1")) && !row["text"].as_str().unwrap().is_empty(), "{row}");
     }
-    // The files stay, whole: eight levels, the model, its statistics and importance matrix.
+    // Everything stays, whole: eleven results, the model, its statistics and importance matrix.
     let names = std::fs::read_dir(&out).unwrap().count();
-    assert_eq!(names, 11);
+    assert_eq!(names, 14);
     let (code, error) = fails(&["quickstart", "--text", "none.txt"]);
     assert!(code == 1 && error.contains("none.txt"), "{code} {error}");
 }

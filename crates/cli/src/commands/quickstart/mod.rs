@@ -1,49 +1,34 @@
 //! `quant quickstart`: the bundled model through every method.
 
+mod bundled;
+mod methods;
+
 use crate::error::{CliError, CliResult};
 use crate::{input, output, progress, table};
-use gguf_format::mix::{FileType, MixOptions};
+use methods::METHODS;
 use quant_runtime::calibrate::{CalibrationOptions, CalibrationSet, Placement, calibrate_to_file, to_imatrix};
 use quant_runtime::convert::ModelSource;
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, SpeedOptions, evaluate, measure_speed};
 use quant_runtime::generate::{GenerateOptions, Generator, SamplingOptions};
-use quant_runtime::quantize::{Importance, QuantizeOptions, QuantizePlan};
+use quant_runtime::quantize::Importance;
 use quant_runtime::{Checkpoint, Device, Error, Model, Tokenizer};
 use serde_json::json;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// The bundled model: trained for this project, 5.8 million parameters.
-const MODEL: [(&str, &[u8]); 5] = [
-    ("config.json", include_bytes!("../../../../models/pocket-6m/config.json")),
-    ("generation_config.json", include_bytes!("../../../../models/pocket-6m/generation_config.json")),
-    ("model.safetensors", include_bytes!("../../../../models/pocket-6m/model.safetensors")),
-    ("tokenizer.json", include_bytes!("../../../../models/pocket-6m/tokenizer.json")),
-    ("tokenizer_config.json", include_bytes!("../../../../models/pocket-6m/tokenizer_config.json")),
-];
 /// Text written for this project, which the model has not seen.
-const TEXT: &str = include_str!("../../../../models/pocket-6m-texts/evaluation.txt");
+const TEXT: &str = include_str!("../../../../../models/pocket-6m-texts/evaluation.txt");
 const PROMPT: &str = "The king looked at the sea and";
-const LEVELS: [FileType; 7] = [
-    FileType::F16,
-    FileType::Q8_0,
-    FileType::Q6_K,
-    FileType::Q5_K_M,
-    FileType::Q4_K_M,
-    FileType::Q3_K_M,
-    FileType::Q2_K,
-];
 const CTX: usize = 256;
 /// Texts that the model samples for its own calibration, and their length in tokens.
 const SAMPLES: (u64, usize) = (24, 250);
 /// Tokens of the sentence that each file writes.
 const SENTENCE: usize = 32;
 
-/// Quantize the bundled model to several levels, load each file again, and show what it cost.
+/// Quantize the bundled model by every method, load each result again, and show what it cost.
 ///
-/// Perplexity and divergence from the original are measured on a text written for this project, or on --text. The importance weights of the
-/// last row come from texts that the model samples itself with fixed seeds, or from --calibration.
+/// Perplexity and divergence from the original are measured on a text written for this project, or on --text. What needs calibration gets texts
+/// that the model samples itself with fixed seeds, or --calibration.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Keep the files here [default: a temporary folder that is removed].
@@ -87,7 +72,7 @@ impl Args {
             }
         };
         let dir = out.join("pocket-6m");
-        unpack(&dir)?;
+        bundled::unpack(&dir)?;
         let checkpoint = Checkpoint::open(&dir)?;
         let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
         let original = Model::load(&checkpoint, &Device::Cpu)?;
@@ -95,17 +80,14 @@ impl Args {
 
         let plan = EvalPlan::from_text(&tokenizer, &text, CTX, Some(self.chunks))?;
         let mut base = MemoryLogits::collect(&plan, &mut ModelLogits::new(&original))?;
-        let importance = self.importance(&original, &tokenizer, out)?;
+        let set = self.calibration(&original, &tokenizer)?;
+        let importance = importance(&original, &set, out)?;
 
-        let steps = LEVELS.iter().map(|&level| (level, None)).chain([(FileType::Q4_K_M, Some(importance))]);
-        let bar = progress::bar("quickstart", LEVELS.len() + 1);
+        let bar = progress::bar("quickstart", METHODS.len());
         let mut rows = Vec::new();
-        for (level, importance) in steps {
-            let method = format!("{level}{}", if importance.is_some() { " with imatrix" } else { "" });
-            let file = out.join(format!("pocket-6m.{}.gguf", method.replace(' ', "-")));
-            let mut options = QuantizeOptions::new(MixOptions::new(level));
-            options.importance = importance;
-            let report = QuantizePlan::new(&source, options)?.run(&file, &|_| ControlFlow::Continue(()))?;
+        for method in METHODS {
+            let file = out.join(method.file_name());
+            let made = method.run(&dir, &source, &set, &importance, &file)?;
 
             let checkpoint = Checkpoint::open(&file)?;
             let model = Model::load(&checkpoint, &Device::Cpu)?;
@@ -114,9 +96,9 @@ impl Args {
             let speed = SpeedOptions { prompt: 0, generate: 64, repetitions: 3, depth: 0 };
             let speed = measure_speed(&model, speed, &mut |_| ())?;
             rows.push(Row {
-                method,
-                bytes: report.bytes,
-                bits_per_weight: report.bits_per_weight,
+                method: method.to_string(),
+                bytes: made.bytes,
+                bits_per_weight: made.bits_per_weight,
                 ppl: eval.ppl,
                 kl_mean: against.kl.mean,
                 same_top1: against.same_top1,
@@ -142,8 +124,8 @@ impl Args {
         self.print(&rows)
     }
 
-    /// Importance weights from the calibration text, or from what the model itself writes.
-    fn importance(&self, model: &Model, tokenizer: &Tokenizer, out: &Path) -> CliResult<Importance> {
+    /// The calibration text, or what the model itself writes.
+    fn calibration(&self, model: &Model, tokenizer: &Tokenizer) -> CliResult<CalibrationSet> {
         let (text, name) = match &self.calibration {
             Some(file) => (input::read_text(file)?, input::file_name(file)),
             None => {
@@ -152,13 +134,7 @@ impl Args {
                 (texts?.join("\n\n"), "sampled by the model".to_owned())
             }
         };
-        let set = CalibrationSet::from_text(tokenizer, &text, &name, 128, CTX, Placement::Spread)?;
-        let stats = out.join("pocket-6m.stats.safetensors");
-        let summary = calibrate_to_file(model, &set, CalibrationOptions::default(), stats, &mut |_| ())?;
-        let path = out.join("pocket-6m.imatrix.gguf");
-        let imatrix = to_imatrix(summary.stats.iter().map(|(site, stats)| (site, stats)), &set);
-        imatrix.write(&path).map_err(|e| Error::gguf(&path, e))?;
-        Ok(Importance::open(&path)?)
+        Ok(CalibrationSet::from_text(tokenizer, &text, &name, 128, CTX, Placement::Spread)?)
     }
 
     fn print(&self, rows: &[Row]) -> CliResult {
@@ -190,17 +166,14 @@ impl Args {
     }
 }
 
-/// Writes the bundled model as a directory, each file atomically.
-fn unpack(dir: &Path) -> CliResult {
-    let failed = |path: &Path, e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
-    std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
-    for (name, bytes) in MODEL {
-        let path = dir.join(name);
-        let mut file = tempfile::Builder::new().prefix(".quant-").tempfile_in(dir).map_err(|e| failed(&path, e))?;
-        file.write_all(bytes).map_err(|e| failed(&path, e))?;
-        file.persist(&path).map_err(|e| failed(&path, e.error))?;
-    }
-    Ok(())
+/// Importance weights, by way of the files that a user would have.
+fn importance(model: &Model, set: &CalibrationSet, out: &Path) -> CliResult<Importance> {
+    let stats = out.join("pocket-6m.stats.safetensors");
+    let summary = calibrate_to_file(model, set, CalibrationOptions::default(), stats, &mut |_| ())?;
+    let path = out.join("pocket-6m.imatrix.gguf");
+    let imatrix = to_imatrix(summary.stats.iter().map(|(site, stats)| (site, stats)), set);
+    imatrix.write(&path).map_err(|e| Error::gguf(&path, e))?;
+    Ok(Importance::open(&path)?)
 }
 
 /// What the model writes after `prompt`.
