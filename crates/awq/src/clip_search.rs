@@ -63,7 +63,7 @@ pub fn search_clip(
         grid: Grid::new(options.bits, options.zero_point),
         group_size,
         groups: n.div_ceil(group_size),
-        scales: scales,
+        scales,
         n,
         sweeps: options.sweeps,
         damp: options.damp * inputs.fit.mean_diagonal(),
