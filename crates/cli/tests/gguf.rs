@@ -46,6 +46,44 @@ fn convert_keeps_the_type_unless_told() {
     assert!(code == 2 && error.contains("GGUF file already"), "{code} {error}");
 }
 
+/// A packed directory keeps its codes, in either layout the same; quantizing it again has to be asked for.
+#[test]
+fn convert_keeps_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (name, args) in [("gptq", &[][..]), ("vllm", &["--format", "compressed-tensors"][..])] {
+        let (packed, out) = (path(&dir, name), path(&dir, &format!("{name}.gguf")));
+        let rules = ["--rtn", "--sym", "--module", ".*up_proj=bits:8,sym:false", "--skip", r".*\.0\."];
+        common::out(&[&["gptq", MODEL, &packed][..], &rules, args].concat());
+        let report = json(&["convert", &packed, &out, "--json"]);
+        let of = |name: &str| {
+            let tensors = report["tensors"].as_array().unwrap();
+            tensors.iter().find(|t| t["name"] == name).unwrap().clone()
+        };
+        assert_eq!(
+            (&of("blk.1.attn_q.weight")["type"], &of("blk.1.attn_q.weight")["nmse"]),
+            (&"Q4_0".into(), &0.0.into())
+        );
+        // Asymmetric 8 bits: where all codes less zero points fit a byte Q8_0, else by value.
+        let up = of("blk.1.ffn_up.weight")["type"].clone();
+        assert!(up == "Q8_0" || up == "F16", "{up}");
+        assert_eq!(of("blk.0.attn_q.weight")["type"], "BF16");
+        assert_eq!(of("token_embd.weight")["type"], "BF16");
+        files.push(std::fs::read(&out).unwrap());
+        let (code, error) = fails(&["gguf", &packed, &path(&dir, "no.gguf"), "--type", "Q4_K_M"]);
+        assert!(code != 0 && error.contains("--allow-requantize"), "{error}");
+        json(&["gguf", &packed, &path(&dir, "again.gguf"), "--type", "Q4_K_M", "--allow-requantize", "--json"]);
+        assert!(
+            common::out(&["convert", &packed, &path(&dir, "table.gguf"), "--type", "f16"])
+                .contains("keep their codes as Q4_0: exact")
+        );
+    }
+    // But for the name, which is the folder's.
+    assert_eq!(files[0].len(), files[1].len());
+    let differing = files[0].iter().zip(&files[1]).filter(|(a, b)| a != b).count();
+    assert!((1..=4).contains(&differing), "{differing}");
+}
+
 #[test]
 fn options_choose_types() {
     let dir = tempfile::tempdir().unwrap();

@@ -150,6 +150,54 @@ fn gptq_directories_and_who_loads_them() {
     assert!(text.contains("loads in vLLM                     yes: Marlin\n"), "{text}");
 }
 
+/// Directories that AutoAWQ, auto-round and llm-compressor wrote.
+#[test]
+fn awq_and_compressed_tensors_directories() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    if !golden.exists() {
+        println!("skipped: shared/golden is not beside the workspace");
+        return;
+    }
+    for (path, format, key, sym, stored, vllm) in [
+        ("checkpoints/autoawq_b4_g128", "awq", "awq", false, "gemm", "yes: Marlin"),
+        ("checkpoints/awq_b4_g64_sym", "awq", "awq", true, "gemm", "yes: its plain AWQ kernel"),
+        (
+            "compressed_tensors/ct_w4a16_sym",
+            "compressed-tensors",
+            "compressed_tensors",
+            true,
+            "pack-quantized",
+            "yes: Marlin",
+        ),
+        (
+            "compressed_tensors/ct_w4a16_asym",
+            "compressed-tensors",
+            "compressed_tensors",
+            false,
+            "pack-quantized",
+            "yes: Marlin",
+        ),
+    ] {
+        let report = json(&golden.join(path));
+        let facts = &report[key];
+        assert_eq!((&report["format"], &report["kind"]), (&format.into(), &format.into()), "{path}");
+        assert_eq!((&facts["bits"], &facts["modules"], &facts["sym"]), (&4.into(), &42.into(), &sym.into()), "{path}");
+        assert_eq!(facts["stored_as"], serde_json::json!([stored]), "{path}");
+        assert!(facts["loads_in"]["vllm"].as_str().unwrap().starts_with(vllm), "{facts}");
+        assert!(facts["loads_in"]["here"].as_str().unwrap().starts_with("yes"), "{facts}");
+        assert!((facts["bits_per_weight"].as_f64().unwrap() - 4.2).abs() < 0.15, "{facts}");
+        // llm-compressor keeps F32 scales for this F32 model.
+        assert_eq!(facts["rounded_scales"].as_u64().unwrap() > 0, format == "compressed-tensors", "{facts}");
+        assert!(stdout(&golden.join(path), false).contains(&format!("{format}: 4 bits, groups of ")), "{path}");
+    }
+    // Known, and not read here.
+    for (path, format) in [("ct_w8a8_int8", "int-quantized"), ("ct_fp8_dynamic", "float-quantized")] {
+        let path = golden.join("compressed_tensors").join(path);
+        let error = json(&path)["compressed_tensors"]["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(&format!("`format` {format} is not supported")), "{error}");
+    }
+}
+
 #[test]
 fn bad_input_is_one_line_and_exit_1() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ const SCALES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
 /// The tensors of one module, borrowed from a file.
 #[derive(Clone, Copy, Debug)]
 pub struct StoredModule<'a> {
-    /// I32 `[out, ⌈in bits / 32⌉]`.
+    /// I32 `[out, ⌈in bits / 32⌉]`; of older releases (0.12), `[out, ⌈in / ⌊32 / bits⌋⌉]`, whole codes in each word.
     pub weight_packed: StoredTensor<'a>,
     /// F16, BF16 or F32 `[out, ⌈in / group_size⌉]`. Scales that F16 does not have are rounded to its nearest.
     pub weight_scale: StoredTensor<'a>,
@@ -31,6 +31,37 @@ struct Sizes {
     out_features: usize,
     group_size: usize,
     groups: usize,
+    packing: Packing,
+}
+
+/// How codes fill words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    /// A code may go on in the next word.
+    Dense,
+    /// Each word has whole codes alone.
+    WholeCodes,
+}
+
+impl Packing {
+    fn words(self, codes: usize, bits: Bits) -> usize {
+        match self {
+            Self::Dense => word_count(codes, bits.get()),
+            Self::WholeCodes => codes.div_ceil(usize::from(32 / bits.get())),
+        }
+    }
+
+    fn unpack(self, words: &[u32], bits: Bits, codes: &mut [u8]) -> Result<()> {
+        if self == Self::Dense {
+            return Ok(bit_stream::unpack(words, bits.get(), codes)?);
+        }
+        for (&word, codes) in words.iter().zip(codes.chunks_mut(usize::from(32 / bits.get()))) {
+            for (at, code) in codes.iter_mut().enumerate() {
+                *code = (word >> (at * usize::from(bits.get()))) as u8 & bits.max_code();
+            }
+        }
+        Ok(())
+    }
 }
 
 impl StoredModule<'_> {
@@ -48,7 +79,18 @@ impl StoredModule<'_> {
         }
         let [out_features, in_features] = self.stored_shape()?;
         let packed = self.weight_packed.matrix("weight_packed", &[DType::I32])?;
-        expect("weight_packed", [out_features, word_count(in_features, spec.bits.get())], packed)?;
+        // 2, 4 and 8 bits are the same both ways, and so are rows of few words where the counts are.
+        let dense = Packing::Dense.words(in_features, spec.bits);
+        let packing = match packed[1] {
+            words if words != dense && words == Packing::WholeCodes.words(in_features, spec.bits) => {
+                Packing::WholeCodes
+            }
+            _ => {
+                expect("weight_packed", [out_features, dense], packed)?;
+                Packing::Dense
+            }
+        };
+        expect("weight_packed", [out_features, packed[1]], packed)?;
         let group_size = spec.group_size.unwrap_or(in_features);
         let groups = in_features.div_ceil(group_size);
         expect("weight_scale", [out_features, groups], self.weight_scale.matrix("weight_scale", &SCALES)?)?;
@@ -62,15 +104,14 @@ impl StoredModule<'_> {
             }
             (false, Some(zeros)) => {
                 let found = zeros.matrix(tensor, &[DType::I32, DType::I8])?;
-                let rows =
-                    if zeros.dtype == DType::I8 { out_features } else { word_count(out_features, spec.bits.get()) };
+                let rows = if zeros.dtype == DType::I8 { out_features } else { packing.words(out_features, spec.bits) };
                 expect(tensor, [rows, groups], found)?;
             }
         }
         if let Some(g_idx) = self.weight_g_idx {
             expect("weight_g_idx", [in_features, 1], [g_idx.vector("weight_g_idx", &[DType::I32])?, 1])?;
         }
-        Ok(Sizes { in_features, out_features, group_size, groups })
+        Ok(Sizes { in_features, out_features, group_size, groups, packing })
     }
 
     /// The two numbers of `weight_shape`.
@@ -132,7 +173,7 @@ impl StoredModule<'_> {
     /// As [`StoredModule::shape`] and [`StoredModule::order`]; a zero point out of range; [`CheckpointError::Affine`] for a scale that is not finite in
     /// F16.
     pub fn unpack(&self, spec: &ModuleSpec) -> Result<AffineMatrix> {
-        let Sizes { in_features, out_features, group_size, groups } = self.sizes(spec)?;
+        let Sizes { in_features, out_features, group_size, groups, packing } = self.sizes(spec)?;
         let g_idx = self.order(spec)?;
         let bits = spec.bits;
         let len = in_features.checked_mul(out_features).ok_or_else(|| CheckpointError::Tensor {
@@ -143,11 +184,11 @@ impl StoredModule<'_> {
         let mut codes = vec![0u8; len];
         let words = self.weight_packed.words();
         let rows = codes.par_chunks_exact_mut(in_features);
-        rows.zip(words.par_chunks_exact(word_count(in_features, bits.get())))
-            .try_for_each(|(codes, words)| bit_stream::unpack(words, bits.get(), codes))?;
+        rows.zip(words.par_chunks_exact(packing.words(in_features, bits)))
+            .try_for_each(|(codes, words)| packing.unpack(words, bits, codes))?;
         let scales = self.weight_scale.floats().into_iter().map(f16::from_f32).collect();
         let zeros = match (spec.symmetric, self.weight_zero_point) {
-            (false, Some(stored)) => zeros(stored, out_features, groups, bits)?,
+            (false, Some(stored)) => zeros(stored, out_features, groups, bits, packing)?,
             _ => vec![u16::from(bits.middle()); out_features * groups],
         };
         let parts = AffineParts { out_features, in_features, bits, group_size, codes, scales, zeros, g_idx };
@@ -156,7 +197,13 @@ impl StoredModule<'_> {
 }
 
 /// Zero points `[out, groups]`.
-fn zeros(stored: StoredTensor<'_>, out_features: usize, groups: usize, bits: Bits) -> Result<Vec<u16>> {
+fn zeros(
+    stored: StoredTensor<'_>,
+    out_features: usize,
+    groups: usize,
+    bits: Bits,
+    packing: Packing,
+) -> Result<Vec<u16>> {
     let middle = bits.middle();
     if stored.dtype == DType::I8 {
         let zero = |(at, &byte): (usize, &u8)| {
@@ -168,11 +215,11 @@ fn zeros(stored: StoredTensor<'_>, out_features: usize, groups: usize, bits: Bit
         };
         return stored.data.iter().enumerate().map(zero).collect();
     }
-    let rows = word_count(out_features, bits.get());
+    let rows = packing.words(out_features, bits);
     let columns = transposed(&stored.words(), rows, groups);
     let mut fields = vec![0u8; out_features * groups];
     for (words, fields) in columns.chunks_exact(rows).zip(fields.chunks_exact_mut(out_features)) {
-        bit_stream::unpack(words, bits.get(), fields)?;
+        packing.unpack(words, bits, fields)?;
     }
     Ok(transposed(&fields, groups, out_features).into_iter().map(u16::from).collect())
 }

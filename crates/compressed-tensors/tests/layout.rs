@@ -51,7 +51,11 @@ fn spec(b: u8, group_size: usize) -> ModuleSpec {
 }
 
 fn golden() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden.json");
+    data("golden.json")
+}
+
+fn data(file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
@@ -79,6 +83,33 @@ fn words_of_the_library() {
             assert_eq!(serde_json::json!(words), facts[name], "{b} bits {name}");
         }
         assert_eq!(stored(&tensors).unpack(&spec(b, 35)).unwrap(), matrix, "{b} bits");
+    }
+}
+
+/// Widths that older releases packed otherwise (`tests/data/padded.json`): whole codes in each word.
+#[test]
+fn words_of_older_releases() {
+    let golden = data("padded.json");
+    for b in [3u8, 5, 6, 7] {
+        let tensor = |name: &'static str| {
+            let facts = &golden["words"][b.to_string()][name];
+            let words = facts["words"].as_array().unwrap().iter();
+            let words: Vec<u32> = words.map(|w| u32::from_str_radix(w.as_str().unwrap(), 16).unwrap()).collect();
+            let shape = facts["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+            PackedTensor::words(name, shape, &words)
+        };
+        let rows = 32 / usize::from(b);
+        let mut parts = matrix(rows, 320, b, 160, 1).into_parts();
+        let code = |n: usize, k: usize| ((7 * n + 3 * k + n * k) % (1 << b)) as u8;
+        parts.codes = (0..rows * 320).map(|i| code(i / 320, i % 320)).collect();
+        parts.zeros = (0..rows * 2).map(|i| ((5 * (i / 2) + i % 2) % (1 << b)) as u16).collect();
+        let matrix = AffineMatrix::from_parts(parts).unwrap();
+        let spec = spec(b, 160);
+        let mut tensors = PackedModule::pack(&matrix, false, ScaleType::F16).unwrap().into_tensors();
+        (tensors[0], tensors[3]) = (tensor("weight_packed"), tensor("weight_zero_point"));
+        assert!(stored(&tensors).unpack(&spec).unwrap() == matrix, "{b} bits");
+        tensors[3] = PackedTensor::words("weight_zero_point", vec![9, 2], &[0; 18]);
+        assert!(stored(&tensors).unpack(&spec).unwrap_err().to_string().contains("`weight_zero_point`"));
     }
 }
 
