@@ -111,6 +111,7 @@ fn compressed_tensors() {
     for (name, args, zero_points) in [
         ("asym", &["--group-size", "64", "--module", ".*down_proj=bits:8,group:-1", "--skip", r".*\.5\."][..], true),
         ("sym", &["--sym"], false),
+        ("six", &["--sym", "--bits", "6"], false),
     ] {
         let target = dir.path().join(name);
         let target = target.to_str().unwrap();
@@ -118,7 +119,8 @@ fn compressed_tensors() {
         let seen = json(&["inspect", target, "--json"]);
         assert_eq!((&seen["format"], &seen["kind"]), (&"compressed-tensors".into(), &"compressed-tensors".into()));
         let facts = &seen["compressed_tensors"];
-        assert_eq!((&facts["bits"], &facts["rounded_scales"]), (&4.into(), &0.into()));
+        let bits = if name == "six" { 6 } else { 4 };
+        assert_eq!((&facts["bits"], &facts["rounded_scales"]), (&bits.into(), &0.into()));
         assert_eq!(facts["sym"], !zero_points);
         let expected: [u64; 2] = if zero_points { [35, 5] } else { [42, 0] };
         assert_eq!([facts["modules"].as_u64().unwrap(), facts["overridden"].as_u64().unwrap()], expected);
@@ -153,7 +155,8 @@ fn wrong_usage_is_one_line() {
         (&["--bits", "5", "--calibration", &text][..], "2, 3, 4 or 8"),
         (&[], "--calibration"),
         (&["--group-size", "0", "--calibration", &text], "-1 or a positive number"),
-        (&["--module", "a=bits:9", "--calibration", &text], "2, 3, 4 or 8"),
+        (&["--module", "a=bits:9", "--calibration", &text], "2 to 8"),
+        (&["--module", "a=bits:6", "--calibration", &text], "2, 3, 4 or 8 bits, not 6"),
         (&["--skip", "(", "--calibration", &text], "regular expression"),
         (&["--static-groups", "--calibration", &text], "--desc-act"),
         (&["--format", "marlin", "--calibration", &text], "gptq_v2"),

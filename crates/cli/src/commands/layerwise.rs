@@ -145,10 +145,9 @@ fn to_json(report: &LayerwiseReport) -> serde_json::Value {
     })
 }
 
-/// A width that checkpoints are stored in.
+/// A width; which of them a layout has is checked with the plan.
 pub(super) fn parse_bits(text: &str) -> Result<Bits, String> {
-    let bits = text.parse().ok().and_then(Bits::new).filter(|b| gptq::checkpoint::is_stored_width(*b));
-    bits.ok_or_else(|| "2, 3, 4 or 8".to_owned())
+    text.parse().ok().and_then(Bits::new).ok_or_else(|| "2 to 8".to_owned())
 }
 
 /// A number of columns, or -1.

@@ -6,7 +6,7 @@ use crate::checkpoint::{PackedConfig, hf_name};
 use crate::model::{LayerWalk, LinearSite};
 use crate::{Error, Result};
 use awq::checkpoint::AwqConfig;
-use gptq::checkpoint::{DynamicRule, GptqConfig, ModuleSpec, ZeroPoint};
+use gptq::checkpoint::{DynamicRule, GptqConfig, ModuleSpec, ZeroPoint, is_stored_width};
 use gptq::{Options, Order};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -128,7 +128,16 @@ impl LayerwisePlan {
     pub(super) fn packed_config(&self) -> Result<PackedConfig> {
         let config = self.config();
         match self.layout {
-            Layout::Gptq(_) => Ok(config.into()),
+            Layout::Gptq(_) => {
+                let others = config.dynamic.iter().filter_map(|rule| rule.overrides()?.bits);
+                match others.chain([config.bits]).find(|bits| !is_stored_width(*bits)) {
+                    None => Ok(config.into()),
+                    Some(bits) => {
+                        let why = "GPTQ's layout takes 2, 3, 4 or 8 bits";
+                        Err(Error::Usage(format!("{why}, not {bits}; compressed-tensors' takes 2 to 8")))
+                    }
+                }
+            }
             Layout::CompressedTensors => {
                 PackedConfig::compressed_tensors_of(&config).map_err(|e| Error::Usage(e.to_string()))
             }
