@@ -14,6 +14,7 @@ these, over 256 fixed tokens.
 import glob
 import json
 import os
+import re
 import sys
 
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
@@ -43,7 +44,10 @@ def weight(config, module, tensors):
     part = lambda suffix: tensors[f"{module}.{suffix}"]
     method = config["quant_method"]
     if method == "compressed-tensors":
-        args = next(iter(config["config_groups"].values()))["weights"]
+        groups = config["config_groups"].values()
+        named = lambda target: re.match(target[3:], module) if target.startswith("re:") else target == module
+        args = next((g for g in groups if any(map(named, g["targets"]))), None) or next(g for g in groups if "Linear" in g["targets"])
+        args = args["weights"]
         bits, scales, (rows, columns) = args["num_bits"], part("weight_scale").float().numpy(), part("weight_shape").tolist()
         codes, zeros = unpack(part("weight_packed").numpy(), bits, 1, columns), 2 ** (bits - 1)
         if not args["symmetric"]:
