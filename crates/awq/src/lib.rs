@@ -27,6 +27,8 @@
 //! The feature `candle` adds tensors in and out.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod checkpoint;
 mod clip_search;
 mod error;
@@ -49,3 +51,7 @@ pub use quant_core::affine::{AffineMatrix, Bits};
 pub use round::{Quantized, Report, round};
 pub use rounding::Cut;
 pub use scale_search::{Declined, Kind, Losses, Scales, search_scales};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

@@ -79,6 +79,7 @@ fn at_least_as_good_as_the_same_search_in_torch() {
         let short = name.trim_start_matches("model.layers.");
         print!("| {short} {bits} g{group_size} | {plain:.4} | {ratio:.2}, {scaled:.4}, {clipped:.4} ");
         let [alone, once, twice] = losses[..] else { unreachable!() };
+        assert!(twice < once && once < alone, "{name} {bits}: {losses:?}");
         let (kind, best) = (scales.kind, scales.fit.best);
         println!("| {kind:?}, {:.2}, {best:.4}, {alone:.4}, {once:.4}, {twice:.4} |", scales.ratio);
     }
