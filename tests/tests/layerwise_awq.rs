@@ -83,7 +83,9 @@ fn costs_less_than_rounding() {
 fn the_same_for_any_number_of_threads() {
     let set = own_text(8);
     let dir = tempfile::tempdir().unwrap();
-    for (name, plan) in [("awq", LayerwisePlan::awq(options(4, 64))), ("both", both(3, 64))] {
+    let mut by_block = LayerwisePlan::awq(options(4, 64));
+    by_block.block_loss = true;
+    for (name, plan) in [("awq", LayerwisePlan::awq(options(4, 64))), ("both", both(3, 64)), ("block", by_block)] {
         let written = [1, 2, 3].map(|threads| {
             let out = dir.path().join(format!("{name}{threads}"));
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -50,7 +50,7 @@ pub use options::Options;
 pub use quant_core::affine::{AffineMatrix, Bits};
 pub use round::{Quantized, Report, round};
 pub use rounding::Cut;
-pub use scale_search::{Declined, Kind, Losses, Scales, search_scales};
+pub use scale_search::{Declined, Kind, Losses, Scales, rank_scales, search_scales};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

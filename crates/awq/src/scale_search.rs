@@ -134,13 +134,31 @@ const TOGETHER: usize = 8;
 /// [`AwqError::NoMembers`], [`AwqError::Shape`], [`AwqError::Length`], [`AwqError::NonFiniteWeight`], [`AwqError::Tie`], and what is wrong with the
 /// options.
 pub fn search_scales(inputs: &Inputs, group: &ScaleGroup<'_>, options: &Options) -> Result<Scales, AwqError> {
+    let mut ranked = rank_scales(inputs, group, options)?;
+    let mut scales = ranked.swap_remove(0);
+    if scales.declined.is_none() && !scales.check.unwrap_or(scales.fit).saves(options.margin) {
+        scales.declined = Some(Declined::NotConfirmed);
+    }
+    if scales.declined.is_some() {
+        scales.values.fill(1.0);
+    }
+    Ok(scales)
+}
+
+/// The few best candidates by their loss on the rows to fit to, the best first, for a caller with a better judge than the loss of linear outputs. Each has
+/// its values, whether they would be taken or not; at least one comes back, and where nothing beats the identity or nothing can be said that
+/// is all, declined.
+///
+/// # Errors
+/// As [`search_scales`].
+pub fn rank_scales(inputs: &Inputs, group: &ScaleGroup<'_>, options: &Options) -> Result<Vec<Scales>, AwqError> {
     options.check()?;
     let n = inputs.in_features();
     group.check(n)?;
-    let mut scales = Scales::identity(n);
-    scales.declined = inputs.unusable();
-    if scales.declined.is_some() {
-        return Ok(scales);
+    let mut identity = Scales::identity(n);
+    identity.declined = inputs.unusable();
+    if identity.declined.is_some() {
+        return Ok(vec![identity]);
     }
     let candidates = candidates(inputs, group, options);
     let rater = Rater { group, grid: Grid::new(options.bits, options.zero_point), group_size: options.group_of(n) };
@@ -154,31 +172,34 @@ pub fn search_scales(inputs: &Inputs, group: &ScaleGroup<'_>, options: &Options)
     finalists.insert(0, 0);
     let losses = rater.losses(&inputs.fit, &candidates, &finalists, 0);
     let rated: Vec<Losses> = losses.iter().map(|loss| Losses::of(&losses[0], loss)).collect();
-    let mut best = 0;
-    for (index, losses) in rated.iter().enumerate() {
-        if losses.worst < rated[best].worst {
-            best = index;
+    identity.fit = rated[0];
+    if !identity.fit.plain.is_finite() {
+        identity.declined = Some(Declined::NonFinite);
+        return Ok(vec![identity]);
+    }
+    let mut better: Vec<usize> = (1..finalists.len()).filter(|&i| rated[i].worst < rated[0].worst).collect();
+    // Stable: of equals the first.
+    better.sort_by(|&a, &b| rated[a].worst.total_cmp(&rated[b].worst));
+    if better.is_empty() {
+        identity.declined = Some(Declined::NotBetter);
+        return Ok(vec![identity]);
+    }
+    let checked = inputs.kept_back().map(|check| {
+        let which: Vec<usize> = std::iter::once(0).chain(better.iter().map(|&i| finalists[i])).collect();
+        rater.losses(check, &candidates, &which, 0)
+    });
+    let scales = better.iter().enumerate().map(|(place, &i)| {
+        let candidate = &candidates[finalists[i]];
+        Scales {
+            values: candidate.values.clone(),
+            kind: candidate.kind,
+            ratio: candidate.ratio,
+            fit: rated[i],
+            check: checked.as_ref().map(|losses| Losses::of(&losses[0], &losses[place + 1])),
+            declined: None,
         }
-    }
-    let winner = finalists[best];
-    (scales.kind, scales.ratio, scales.fit) = (candidates[winner].kind, candidates[winner].ratio, rated[best]);
-    if winner != 0 {
-        scales.check = inputs.kept_back().map(|check| {
-            let losses = rater.losses(check, &candidates, &[0, winner], 0);
-            Losses::of(&losses[0], &losses[1])
-        });
-    }
-    scales.declined = if !scales.fit.plain.is_finite() {
-        Some(Declined::NonFinite)
-    } else if winner == 0 {
-        Some(Declined::NotBetter)
-    } else if !scales.check.unwrap_or(scales.fit).saves(options.margin) {
-        Some(Declined::NotConfirmed)
-    } else {
-        scales.values.clone_from(&candidates[winner].values);
-        None
-    };
-    Ok(scales)
+    });
+    Ok(scales.collect())
 }
 
 /// A scale to try.

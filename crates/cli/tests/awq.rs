@@ -20,7 +20,7 @@ fn directories_that_run() {
     let cases: [(&[&str], &str, u64); 5] = [
         (&[], "awq", 4),
         (&["--no-zero-point", "--group-size", "64"], "awq", 4),
-        (&["--bits", "3", "--group-size", "-1"], "gptq", 3),
+        (&["--bits", "3", "--group-size", "-1", "--block-loss"], "gptq", 3),
         (&["--format", "compressed-tensors", "--no-clip"], "compressed-tensors", 4),
         (&["--format", "gptq_v2", "--no-scales", "--clip-qk", "--margin", "0"], "gptq", 4),
     ];

@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Search no scales.
     #[arg(long)]
     no_scales: bool,
+    /// Judge scales of q, k, v and of gate, up by the output of attention and of the feed-forward part, not of the linears alone. Slower.
+    #[arg(long, conflicts_with = "no_scales")]
+    block_loss: bool,
     /// Cut no ranges.
     #[arg(long)]
     no_clip: bool,
@@ -67,6 +70,7 @@ impl Args {
         let mut plan = LayerwisePlan::awq(options);
         plan.rounding = Rounding::Awq(AwqRounding { options, clip: !self.no_clip, clip_qk: self.clip_qk });
         plan.scales = plan.scales.filter(|_| !self.no_scales);
+        plan.block_loss = self.block_loss;
         plan.layout = match self.format {
             None => plan.layout,
             Some(Format::Awq) => Layout::Awq,

@@ -1,6 +1,6 @@
 //! One decoder layer: scales found and folded if asked for, its linears quantized, the sequences carried on.
 
-use super::observe::{Split, layer_sites, observe};
+use super::observe::{KEPT_BACK, Split, layer_sites, observe};
 use super::plan::{LayerwisePlan, Module, Modules, Rounding};
 use super::progress::Meter;
 use super::report::ModuleReport;
@@ -11,6 +11,9 @@ use crate::hf_writer::OwnedTensor;
 use crate::model::{LayerWalk, LinearSite};
 use gptq::AffineMatrix;
 use std::collections::{BTreeMap, HashMap};
+
+/// Sequences that blocks are judged by, at most.
+const BLOCK_SAMPLES: usize = 4;
 
 /// The sequences on their way through the model.
 pub(super) struct LayerRun<'a> {
@@ -52,6 +55,7 @@ impl<'a> LayerRun<'a> {
             Rounding::Awq(awq) => Some(awq),
             _ => None,
         };
+        let samples = self.samples();
         let mut splits = BTreeMap::new();
         if self.plan.scales.is_some() || awq.is_some_and(|awq| awq.clip) {
             splits = self.observe(l, |_| true, awq.is_some() && goes_on)?;
@@ -60,7 +64,7 @@ impl<'a> LayerRun<'a> {
         self.walk.set_folds(Folds::new());
         let inputs = scales::prepare(splits)?;
         if let Some(options) = &self.plan.scales {
-            let found = scales::search(&self.walk, self.modules, l, &inputs, options)?;
+            let found = scales::search(&self.walk, self.modules, l, &inputs, options, &samples)?;
             layer.norms = found.norms;
             layer.folds = found.folds;
             layer.biases = scales::folded_biases(&self.walk, self.modules, l, &layer.folds)?;
@@ -87,9 +91,18 @@ impl<'a> LayerRun<'a> {
         options: &awq::Options,
         meter: &mut Meter<'_>,
     ) -> Result<scales::Found> {
+        let samples = self.samples();
         let splits = self.observe(l, |_| true, goes_on)?;
         meter.observed(self.walk.config(), l)?;
-        scales::search(&self.walk, self.modules, l, &scales::prepare(splits)?, options)
+        scales::search(&self.walk, self.modules, l, &scales::prepare(splits)?, options, &samples)
+    }
+
+    /// Where a few of the sequences that are kept back stand, if blocks are to be judged by them.
+    fn samples(&self) -> Vec<Vec<f32>> {
+        let wanted = if self.plan.block_loss && self.plan.scales.is_some() { BLOCK_SAMPLES } else { 0 };
+        let kept_back = self.hidden.iter().skip(KEPT_BACK - 1).step_by(KEPT_BACK);
+        let any = self.hidden.iter().take(usize::from(self.hidden.len() < KEPT_BACK));
+        kept_back.chain(any).take(wanted).cloned().collect()
     }
 
     /// Carries the sequences through a layer that is quantized already.

@@ -29,6 +29,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod block_loss;
 mod layer;
 mod observe;
 mod plan;

@@ -8,7 +8,7 @@ use quant_core::input_stats::InputStats;
 use std::collections::BTreeMap;
 
 /// One sequence in this many is kept back: what is fitted to the others has to hold on it.
-const KEPT_BACK: usize = 4;
+pub(super) const KEPT_BACK: usize = 4;
 
 /// Statistics of an input over the sequences to fit to, and over those that were kept back, if there are enough for both.
 pub(super) struct Split {

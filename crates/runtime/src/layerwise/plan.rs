@@ -52,6 +52,9 @@ pub struct LayerwisePlan {
     /// Search AWQ's scales before rounding, and fold them into the model. Of the options only `grid`, `grid_rows` and `margin` count; the grid is the
     /// module's.
     pub scales: Option<awq::Options>,
+    /// Judge scales of q/k/v and gate/up by the output of attention and of the feed-forward part on up to four sequences that are kept back, instead of
+    /// by the Gram loss of their linears, which knows nothing of softmax and SiLU. Slower.
+    pub block_loss: bool,
     /// Overrides by module name (`model.layers.0.mlp.up_proj`), the first that matches counts.
     pub rules: Vec<DynamicRule>,
     /// How the directory stores modules.
@@ -103,6 +106,7 @@ impl LayerwisePlan {
         Self {
             rounding,
             scales,
+            block_loss: false,
             rules: Vec::new(),
             layout: Layout::Gptq(None),
             row_limit: Some(4.0),
@@ -209,7 +213,8 @@ impl LayerwisePlan {
             }
             _ => "rounded to nearest".to_owned(),
         };
-        format!("{:?}\n{:?}\n{:?}\n{:?}\n{tokens}", self.rounding, self.scales, self.rules, self.row_limit)
+        let scales = (&self.scales, self.block_loss);
+        format!("{:?}\n{scales:?}\n{:?}\n{:?}\n{tokens}", self.rounding, self.rules, self.row_limit)
     }
 }
 

@@ -1,5 +1,6 @@
 //! AWQ's scales of a layer, found on what its linears read in full precision.
 
+use super::block_loss::BlockJudge;
 use super::layer::of_site;
 use super::observe::{Split, layer_sites};
 use super::plan::{Module, Modules, awq_options};
@@ -8,7 +9,7 @@ use crate::fold::{Folds, divide_stored, shared_channels};
 use crate::hf_writer::OwnedTensor;
 use crate::model::{LayerWalk, LinearSite};
 use crate::{Error, Result};
-use awq::{AwqError, Inputs, Member, ScaleGroup};
+use awq::{AwqError, Inputs, Member, ScaleGroup, Scales};
 use gguf_format::GgmlType;
 use safetensors::Dtype;
 use std::collections::{BTreeMap, HashMap};
@@ -34,15 +35,20 @@ pub(super) fn prepare(splits: BTreeMap<LinearSite, Split>) -> Result<SiteInputs>
 
 /// The scales of a layer's inputs. `walk` has nothing folded in.
 ///
-/// An input whose linears, or the linear that produces it, are not all quantized keeps its scale: full precision needs none.
+/// With `samples` (hidden states where the layer begins) q/k/v and gate/up are judged by their block's output on them. An input whose linears, or the linear that produces it, are not all quantized keeps its scale: full precision needs none.
 pub(super) fn search(
     walk: &LayerWalk<'_>,
     modules: &Modules,
     l: usize,
     inputs: &SiteInputs,
     options: &awq::Options,
+    samples: &[Vec<f32>],
 ) -> Result<Found> {
     let mut found = Found::default();
+    let judge = match samples {
+        [] => None,
+        _ => Some(BlockJudge::new(walk, l, samples)?),
+    };
     let config = walk.config();
     for site in layer_sites(l) {
         let readers = of_site(modules, site);
@@ -64,7 +70,15 @@ pub(super) fn search(
         };
         let group = ScaleGroup { members: &members, ties: ties.as_deref() };
         let name = readers.first().map_or("", |m| m.name.as_str());
-        let scales = awq::search_scales(input, &group, &awq_options(options, spec)).map_err(|e| failed(name, e))?;
+        let of_site = awq_options(options, spec);
+        let scales = match judge.as_ref().filter(|_| BlockJudge::judges(site)) {
+            None => awq::search_scales(input, &group, &of_site).map_err(|e| failed(name, e))?,
+            Some(judge) => {
+                let ranked = awq::rank_scales(input, &group, &of_site).map_err(|e| failed(name, e))?;
+                let members: Vec<(&Module, &[f32])> = readers.iter().zip(weights.iter().map(Vec::as_slice)).collect();
+                best_of_block(judge, site, &members, ranked, &of_site)?
+            }
+        };
         if scales.is_identity() {
             continue;
         }
@@ -75,6 +89,26 @@ pub(super) fn search(
         found.folds.insert(config, site, values)?;
     }
     Ok(found)
+}
+
+/// The scales under which the block errs least, if that is less than plain rounding's error by the margin; else none.
+fn best_of_block(
+    judge: &BlockJudge<'_>,
+    site: LinearSite,
+    members: &[(&Module, &[f32])],
+    ranked: Vec<Scales>,
+    options: &awq::Options,
+) -> Result<Scales> {
+    let columns = members.first().map_or(0, |(module, _)| module.cols);
+    let ranked: Vec<Scales> = ranked.into_iter().filter(|scales| scales.declined.is_none()).collect();
+    let values: Vec<&[f32]> = ranked.iter().map(|scales| scales.values.as_slice()).collect();
+    let losses = judge.losses(site, members, &values, options)?;
+    let Some((plain, losses)) = losses.split_first() else { return Ok(Scales::identity(columns)) };
+    let best = ranked.into_iter().zip(losses).min_by(|(_, a), (_, b)| a.total_cmp(b));
+    Ok(match best {
+        Some((scales, loss)) if *loss < plain * (1.0 - options.margin) => scales,
+        _ => Scales::identity(columns),
+    })
 }
 
 /// A module's weights, rows divided by the scales of what they produce.

@@ -165,7 +165,7 @@ impl LayerRun<'_> {
     }
 }
 
-fn push_dequantized(values: &mut Vec<f32>, matrix: &AffineMatrix) -> Result<()> {
+pub(super) fn push_dequantized(values: &mut Vec<f32>, matrix: &AffineMatrix) -> Result<()> {
     let from = values.len();
     values.resize(from + matrix.out_features() * matrix.in_features(), 0.0);
     matrix.dequantize_into(&mut values[from..]).map_err(|e| Error::Usage(e.to_string()))
