@@ -10,8 +10,8 @@ use candle_core::Device;
 use gptq::checkpoint::{DynamicRule, GptqConfig};
 use quant_runtime::checkpoint::{HfDir, PackedConfig};
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, evaluate};
-use quant_runtime::gptq_dir::GptqDirWriter;
 use quant_runtime::hf_writer::WriteOptions;
+use quant_runtime::packed_dir::PackedDirWriter;
 use quant_runtime::{Checkpoint, LogitRows, Model, Tokenizer};
 use quant_tests::{bundled, divergences, mean, shared};
 use std::path::Path;
@@ -134,7 +134,7 @@ fn written_again() {
     let write = |name: &str, config: GptqConfig| {
         let out = dir.path().join(name);
         let options = WriteOptions { max_shard_bytes: 1 << 20, ..WriteOptions::default() };
-        let mut writer = GptqDirWriter::create(source.clone(), &out, config.clone(), &options).unwrap();
+        let mut writer = PackedDirWriter::create(source.clone(), &out, config.clone(), &options).unwrap();
         let mut part = writer.part(0);
         for module in modules.names().filter(|m| config.module(m).is_some()) {
             part.module(module, &modules.matrix(module).unwrap().unwrap(), None).unwrap();

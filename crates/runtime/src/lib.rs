@@ -10,7 +10,6 @@ mod error;
 pub mod eval;
 pub mod fold;
 pub mod generate;
-pub mod gptq_dir;
 pub mod hf_writer;
 pub mod layerwise;
 pub mod model;

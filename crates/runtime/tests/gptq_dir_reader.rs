@@ -4,8 +4,8 @@ use gptq::checkpoint::GptqConfig;
 use half::f16;
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
 use quant_runtime::checkpoint::HfDir;
-use quant_runtime::gptq_dir::GptqDirWriter;
 use quant_runtime::hf_writer::WriteOptions;
+use quant_runtime::packed_dir::PackedDirWriter;
 use quant_runtime::{Checkpoint, Device, LogitRows, Model};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -25,7 +25,7 @@ fn good(out: &Path) {
     let source = Arc::new(HfDir::open(pocket()).unwrap());
     let bits = Bits::new(4).unwrap();
     let config = GptqConfig::new(bits, Some(128), true);
-    let mut writer = GptqDirWriter::create(source, out, config, &WriteOptions::default()).unwrap();
+    let mut writer = PackedDirWriter::create(source, out, config, &WriteOptions::default()).unwrap();
     let matrix = AffineMatrix::from_parts(AffineParts {
         out_features: 256,
         in_features: 768,

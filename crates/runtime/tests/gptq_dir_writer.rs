@@ -4,8 +4,8 @@ use gptq::checkpoint::{DynamicRule, GptqConfig, Overrides};
 use half::f16;
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
 use quant_runtime::checkpoint::HfDir;
-use quant_runtime::gptq_dir::GptqDirWriter;
 use quant_runtime::hf_writer::{OwnedTensor, WriteOptions};
+use quant_runtime::packed_dir::PackedDirWriter;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ const MODULES: [&str; 7] = [
     "mlp.down_proj",
 ];
 
-fn write_layers(writer: &mut GptqDirWriter, source: &HfDir, layers: std::ops::Range<u32>) -> usize {
+fn write_layers(writer: &mut PackedDirWriter, source: &HfDir, layers: std::ops::Range<u32>) -> usize {
     let mut made = 0;
     for layer in layers {
         if writer.is_done(layer) {
@@ -95,7 +95,7 @@ fn one_file_or_shards() {
     for (name, max_shard_bytes, shards) in [("one", 1 << 30, 1), ("many", 1 << 20, 6)] {
         let out = dir.path().join(name);
         let options = WriteOptions { max_shard_bytes, ..WriteOptions::default() };
-        let mut writer = GptqDirWriter::create(source.clone(), &out, config(), &options).unwrap();
+        let mut writer = PackedDirWriter::create(source.clone(), &out, config(), &options).unwrap();
         write_layers(&mut writer, &source, 0..6);
         let written = writer.finish().unwrap();
         assert_eq!((written.shards, written.path.as_path()), (shards, out.as_path()));
@@ -156,7 +156,7 @@ fn a_run_that_was_cut_short_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let source = source();
     let write = |out: &Path, options: &WriteOptions, layers: std::ops::Range<u32>, finish: bool| {
-        let mut writer = GptqDirWriter::create(source.clone(), out, config(), options).unwrap();
+        let mut writer = PackedDirWriter::create(source.clone(), out, config(), options).unwrap();
         let made = write_layers(&mut writer, &source, layers);
         let notes: Vec<String> = writer.parts().map(|(i, note)| format!("{i}: {note}")).collect();
         let scratch = writer.scratch("activations");
@@ -193,7 +193,7 @@ fn a_run_that_was_cut_short_goes_on() {
     assert_eq!(write(&other, &WriteOptions { resume: false, ..options("b") }, 0..2, false).0, 2);
     let mut changed = config();
     changed.true_sequential = false;
-    let writer = GptqDirWriter::create(source.clone(), &other, changed, &options("b")).unwrap();
+    let writer = PackedDirWriter::create(source.clone(), &other, changed, &options("b")).unwrap();
     assert_eq!(writer.parts().count(), 0);
 }
 
@@ -203,7 +203,7 @@ fn targets_that_are_there() {
     let source = source();
     let path = |name: &str| dir.path().join(name);
     let create = |out: &Path, overwrite: bool| {
-        GptqDirWriter::create(source.clone(), out, config(), &WriteOptions { overwrite, ..WriteOptions::default() })
+        PackedDirWriter::create(source.clone(), out, config(), &WriteOptions { overwrite, ..WriteOptions::default() })
     };
     std::fs::write(path("file"), b"x").unwrap();
     std::fs::create_dir_all(path("full/sub")).unwrap();
@@ -242,7 +242,7 @@ fn targets_that_are_there() {
     assert!(path("model/config.json").exists());
     // Quantized already.
     let quantized = Arc::new(HfDir::open(path("model")).unwrap());
-    let message = GptqDirWriter::create(quantized, &path("again"), config(), &WriteOptions::default()).unwrap_err();
+    let message = PackedDirWriter::create(quantized, &path("again"), config(), &WriteOptions::default()).unwrap_err();
     assert!(message.to_string().contains("quantized already"), "{message}");
 }
 
@@ -257,7 +257,7 @@ fn what_stays_dense_is_said() {
         DynamicRule::skip(r".*\.[1-5]\.").unwrap(),
     ];
     let out = dir.path().join("out");
-    let mut writer = GptqDirWriter::create(source.clone(), &out, config, &WriteOptions::default()).unwrap();
+    let mut writer = PackedDirWriter::create(source.clone(), &out, config, &WriteOptions::default()).unwrap();
     let mut part = writer.part(0);
     let up = "model.layers.0.mlp.up_proj";
     let down = "model.layers.0.mlp.down_proj";
