@@ -1,5 +1,6 @@
 //! The command `quant`: arguments, progress, tables. No maths.
 
+mod cache_args;
 mod commands;
 mod error;
 mod input;

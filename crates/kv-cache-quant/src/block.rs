@@ -6,6 +6,7 @@ use crate::encode::{Row, encode_channel, largest, put_row};
 use crate::layout::{KIVI_TOKENS, Region, Storage};
 use crate::plan::Plan;
 use crate::pool::Share;
+use crate::simd::{Isa, Op, Simd};
 use half::f16;
 
 /// A block. Bytes of tokens behind `len` are zero.
@@ -66,8 +67,12 @@ impl Block {
     }
 
     /// Writes a head's row of a token, centred (but for the block's mean), rotated and padded. Gives how many 8-bit floats were too large.
+    ///
+    /// # Safety
+    /// The instruction set of S.
     #[inline(always)]
-    pub(crate) fn put(
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn put<S: Simd>(
         &mut self,
         plan: &Plan,
         head: usize,
@@ -86,8 +91,11 @@ impl Block {
         }
         let (key_codec, value_codec) = (plan.spec.key.codec, plan.spec.value.codec);
         let (key_scale, value_scale) = (layout.key.stored_scale(keys), layout.value.stored_scale(values));
-        put_row(&layout.key, key_codec, key, key_scale, row, keys, token)
-            + put_row(&layout.value, value_codec, value, value_scale, row, values, token)
+        // SAFETY: the caller's.
+        unsafe {
+            put_row::<S>(&layout.key, key_codec, key, key_scale, row, keys, token)
+                + put_row::<S>(&layout.value, value_codec, value, value_scale, row, values, token)
+        }
     }
 
     /// A head's key and value of a token, as attention sees them: rotated, centred but for the block's mean.
@@ -119,7 +127,7 @@ impl Block {
             }
             coded.set_head_constants(plan, head, &keys, &values);
             for (t, (key, value)) in keys.chunks_exact_mut(n).zip(values.chunks_exact(n)).enumerate() {
-                coded.put(plan, head, t, key, value, &mut row);
+                Isa::best().run(Put { block: &mut coded, plan, head, token: t, key, value, row: &mut row });
             }
             if let Storage::PerChannel { bits } = plan.coded.key.storage {
                 let (bytes, _, _) = coded.head_mut(plan, head);
@@ -163,7 +171,8 @@ impl Block {
         for head in 0..plan.spec.kv_heads {
             for t in 0..self.len {
                 self.get(plan, head, t, &mut key, &mut value);
-                staged.put(plan, head, t, &mut key, &value, &mut row);
+                let (key, value, row) = (&mut key[..], &value[..], &mut row);
+                Isa::best().run(Put { block: &mut staged, plan, head, token: t, key, value, row });
             }
         }
         staged
@@ -181,6 +190,28 @@ impl Block {
             }
         }
         self.len = len;
+    }
+}
+
+/// [`Block::put`] by itself.
+struct Put<'a> {
+    block: &'a mut Block,
+    plan: &'a Plan,
+    head: usize,
+    token: usize,
+    key: &'a mut [f32],
+    value: &'a [f32],
+    row: &'a mut Row,
+}
+
+impl Op for Put<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<S: Simd>(self) -> usize {
+        // SAFETY: `Isa::run` has the instruction set.
+        unsafe { self.block.put::<S>(self.plan, self.head, self.token, self.key, self.value, self.row) }
     }
 }
 

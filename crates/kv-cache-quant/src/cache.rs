@@ -2,11 +2,12 @@
 
 use crate::block::Block;
 use crate::codec::Codec;
-use crate::encode::{MAX_CHANNELS, Row, ggml_bytes, ggml_row_len, largest};
+use crate::encode::{MAX_CHANNELS, Row, ggml_bytes, ggml_row_len, largest_of};
 use crate::error::{shape, unsupported};
 use crate::layout::{Region, Storage};
 use crate::plan::Plan;
 use crate::pool::{Pool, PrefixHash, Share};
+use crate::rotate::rotate;
 use crate::simd::{Isa, Op, Simd};
 use crate::spec::KvSpec;
 use crate::{Error, Result};
@@ -433,6 +434,7 @@ impl Op for PutToken<'_> {
     type Output = Result<usize>;
 
     #[inline(always)]
+    #[allow(unsafe_code)]
     fn run<S: Simd>(self) -> Result<usize> {
         let Self { plan, block, index, keys, values } = self;
         let (d, n) = (plan.spec.head_dim, plan.channels);
@@ -446,15 +448,20 @@ impl Op for PutToken<'_> {
             key[..d].copy_from_slice(k);
             value[..d].copy_from_slice(v);
             plan.centres.subtract(head, &angles, 1.0, &mut key[..d]);
-            plan.key_rotation.apply(&mut key[..d]);
-            plan.value_rotation.apply(&mut value[..d]);
+            // SAFETY: `Isa::run` has the instruction set.
+            unsafe {
+                rotate::<S>(&plan.key_rotation, &mut key[..d]);
+                rotate::<S>(&plan.value_rotation, &mut value[..d]);
+            }
             for (side, given, x) in [("key", k, &key), ("value", v, &value)] {
-                let largest = largest(&x[..n]);
+                // SAFETY: as above.
+                let largest = unsafe { largest_of::<S>(&x[..n]) };
                 if largest.is_nan() || largest > HALF_MAX {
                     return Err(refuse(side, index, head, given, largest));
                 }
             }
-            clipped += block.put(plan, head, token, &mut key[..n], &value[..n], &mut row);
+            // SAFETY: as above.
+            clipped += unsafe { block.put::<S>(plan, head, token, &mut key[..n], &value[..n], &mut row) };
         }
         block.len += 1;
         Ok(clipped)

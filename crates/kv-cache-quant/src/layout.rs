@@ -256,12 +256,16 @@ impl Region {
             }
         } else {
             let (quad, sub) = (token / 4, token % 4);
-            let shift = quad % per * BITS;
+            // A lane's four bytes as a little-endian number.
+            let shift = quad % per * BITS + 8 * sub;
+            let mask = u32::from(mask);
             let keep = !(mask << shift);
             for (chunk, codes) in plane.chunks_exact_mut(stride).zip(codes.as_chunks::<16>().0) {
-                let pack = &mut chunk[quad / per * 64..][..64];
-                for (four, code) in pack.as_chunks_mut::<4>().0.iter_mut().zip(codes) {
-                    four[sub] = four[sub] & keep | ((code >> from) & mask) << shift;
+                let Some(pack) = chunk[quad / per * 64..].first_chunk_mut::<64>() else { continue };
+                let fours = pack.as_chunks_mut::<4>().0;
+                for i in 0..16 {
+                    let code = (u32::from(codes[i]) >> from & mask) << shift;
+                    fours[i] = (u32::from_le_bytes(fours[i]) & keep | code).to_le_bytes();
                 }
             }
         }

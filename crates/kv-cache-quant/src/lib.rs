@@ -15,6 +15,7 @@ mod block;
 mod cache;
 mod centre;
 mod codec;
+#[allow(unsafe_code)]
 mod encode;
 mod error;
 mod export;
@@ -23,6 +24,8 @@ mod layout;
 mod plan;
 mod pool;
 mod preset;
+#[allow(unsafe_code)]
+mod rotate;
 #[allow(unsafe_code)]
 mod simd;
 mod spec;

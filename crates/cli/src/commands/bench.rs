@@ -1,5 +1,6 @@
 //! `quant bench`: prompt and decode speed.
 
+use crate::cache_args::CacheArgs;
 use crate::error::CliResult;
 use crate::output::{print_json, to_stdout};
 use crate::peak_memory::peak_rss_bytes;
@@ -28,6 +29,8 @@ pub(crate) struct Args {
     /// Tokens that are in the cache already when a test starts.
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -35,6 +38,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> CliResult {
+        let cache = self.cache.choice()?;
         let model = input::load_model(&self.model)?;
         let room = model.config().max_context.saturating_sub(self.depth);
         let options = SpeedOptions {
@@ -42,6 +46,7 @@ impl Args {
             generate: self.generate.unwrap_or(64.min(room)),
             repetitions: self.repetitions,
             depth: self.depth,
+            cache,
         };
         let tests = [options.prompt, options.generate].iter().filter(|&&n| n > 0).count();
         let bar = progress::bar("bench", tests.saturating_mul(self.repetitions.saturating_add(1)));

@@ -1,5 +1,6 @@
 //! `quant perplexity`: perplexity, and divergence from a base.
 
+use crate::cache_args::CacheArgs;
 use crate::error::{CliError, CliResult};
 use crate::output::{print_json, to_stdout};
 use crate::{input, progress, table};
@@ -33,9 +34,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "F.safetensors")]
     save_logits: Option<PathBuf>,
     /// Activations of MODEL's products: as they are, or rounded as llama.cpp rounds them, which foretells its figures. A base model's stay as
-    /// they are.
+    /// they are, as does its cache.
     #[arg(long, value_enum, default_value = "f32")]
     activations: ActivationsArg,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -49,6 +52,7 @@ enum ActivationsArg {
 
 impl Args {
     pub(crate) fn run(self) -> CliResult {
+        let cache = self.cache.choice()?;
         let mut logits_base = match &self.base {
             Some(path) if path.is_file() && LogitsFile::is_safetensors(path) => Some(LogitsFile::open(path)?),
             _ => None,
@@ -104,8 +108,9 @@ impl Args {
         if let (Some(path), Some(writer)) = (&self.save_logits, &writer) {
             eprintln!("logits: {:.1} MB to {}", writer.file_len() as f64 / 1e6, path.display());
         }
+        let mut source = ModelLogits::with_cache(&model, cache)?;
         let bar = progress::bar("perplexity", plan.sequences().len());
-        let report = evaluate(&plan, &mut ModelLogits::new(&model), base, writer.as_mut(), &mut |p| {
+        let report = evaluate(&plan, &mut source, base, writer.as_mut(), &mut |p| {
             bar.set_position(p.done as u64);
             bar.set_message(format!("{:.4}", p.ppl));
         })?;

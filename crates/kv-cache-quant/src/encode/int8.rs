@@ -1,18 +1,24 @@
 //! Signed bytes with a scale: `scale = largest / 127`, rounded to half precision before anything is divided by it.
 
-use super::{ROUND, largest};
+use super::largest_of;
+use crate::simd::Simd;
 use half::f16;
 
-/// Codes of whole 16s of values, the numbers plus 128; gives the scale's bits. Zeros have the scale zero.
+/// Codes of whole 16s of finite values, the numbers plus 128; gives the scale's bits. Zeros have the scale zero.
+///
+/// # Safety
+/// The instruction set of S; as many codes as values.
 #[inline(always)]
-pub(super) fn encode(x: &[f32], codes: &mut [u8]) -> u16 {
-    let scale = f16::from_f32(largest(x) / 127.0);
-    let inverse = if scale.to_bits() == 0 { 0.0 } else { 1.0 / scale.to_f32() };
-    for (x, codes) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0) {
-        for i in 0..16 {
-            let v = (x[i] * inverse).clamp(-127.0, 127.0);
-            codes[i] = (v + (ROUND + 128.0)).to_bits() as u8;
+pub(super) unsafe fn encode<S: Simd>(x: &[f32], codes: &mut [u8]) -> u16 {
+    // SAFETY: the caller's; 16 values and 16 codes each.
+    unsafe {
+        let scale = f16::from_f32(largest_of::<S>(x) / 127.0);
+        let inverse = if scale.to_bits() == 0 { 0.0 } else { 1.0 / scale.to_f32() };
+        for (x, codes) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0) {
+            let v = S::mul(S::load(x.as_ptr()), S::splat(inverse));
+            let v = S::min(S::max(v, S::splat(-127.0)), S::splat(127.0));
+            S::put_bytes(S::add(S::round(v), S::splat(128.0)), codes.as_mut_ptr());
         }
+        scale.to_bits()
     }
-    scale.to_bits()
 }

@@ -5,8 +5,9 @@
 //! the best codes is kept, in half precision; then the codes nearest to the values with that scale are written. An even grid is better for rows
 //! that rotation left far from normal: those with few large values.
 
-use super::{ROUND, largest, total};
+use super::{largest_of, total};
 use crate::layout::even_step;
+use crate::simd::Simd;
 use half::f16;
 use quant_core::lloyd_max::{lloyd_max_levels, lloyd_max_sigma};
 
@@ -59,106 +60,119 @@ impl<const BITS: usize> Levels<BITS> {
         table
     };
 
-    /// The level nearest to a magnitude.
+    /// The level nearest to each magnitude.
+    ///
+    /// # Safety
+    /// The instruction set of S.
     #[inline(always)]
-    fn level(t: f32) -> f32 {
-        let mut level = Self::TABLE.levels[0];
-        for i in 1..Self::HALF {
-            level += if t > Self::TABLE.borders[i] { Self::TABLE.levels[i] - Self::TABLE.levels[i - 1] } else { 0.0 };
+    unsafe fn level<S: Simd>(t: S::F, even: bool) -> S::F {
+        // SAFETY: the caller's.
+        unsafe {
+            if even {
+                let odd = S::add(S::mul(Self::index::<S>(t, true), S::splat(2.0)), S::splat(1.0));
+                return S::mul(odd, S::splat(Self::STEP));
+            }
+            let mut level = S::splat(Self::TABLE.levels[0]);
+            for i in 1..Self::HALF {
+                let by = Self::TABLE.levels[i] - Self::TABLE.levels[i - 1];
+                level = S::add_above(level, t, Self::TABLE.borders[i], by);
+            }
+            level
         }
-        level
     }
 
     /// Its index.
+    ///
+    /// # Safety
+    /// The instruction set of S.
     #[inline(always)]
-    fn index(t: f32) -> f32 {
-        let mut index = 0.0;
-        for i in 1..Self::HALF {
-            index += if t > Self::TABLE.borders[i] { 1.0 } else { 0.0 };
+    unsafe fn index<S: Simd>(t: S::F, even: bool) -> S::F {
+        // SAFETY: the caller's.
+        unsafe {
+            if even {
+                let i = S::sub(S::mul(t, S::splat(0.5 / Self::STEP)), S::splat(0.5));
+                return S::round(S::min(S::max(i, S::splat(0.0)), S::splat((Self::HALF - 1) as f32)));
+            }
+            let mut index = S::splat(0.0);
+            for i in 1..Self::HALF {
+                index = S::add_above(index, t, Self::TABLE.borders[i], 1.0);
+            }
+            index
         }
-        index
-    }
-
-    /// The index on the even grid.
-    #[inline(always)]
-    fn even_index(t: f32) -> f32 {
-        let i = (t * (0.5 / Self::STEP) - 0.5 + ROUND) - ROUND;
-        let i = if i > 0.0 { i } else { 0.0 };
-        let top = (Self::HALF - 1) as f32;
-        if i < top { i } else { top }
-    }
-
-    #[inline(always)]
-    fn even_level(t: f32) -> f32 {
-        (2.0 * Self::even_index(t) + 1.0) * Self::STEP
     }
 }
 
-/// Codes of whole 16s of values; gives the scale's bits, whose sign says that the grid is the even one. Zeros have the scale zero.
+/// Codes of whole 16s of finite values; gives the scale's bits, whose sign says that the grid is the even one. Zeros have the scale zero.
+///
+/// # Safety
+/// The instruction set of S; as many codes as values.
 #[inline(always)]
-pub(super) fn encode<const BITS: usize>(x: &[f32], codes: &mut [u8]) -> u16 {
-    let largest = largest(x);
-    let mut squares = [0.0; 16];
-    if tries::<BITS>().iter().any(|t| matches!(t, Try::MeanSquare(_))) {
-        for v in x.as_chunks::<16>().0 {
-            for i in 0..16 {
-                squares[i] += v[i] * v[i];
+pub(super) unsafe fn encode<S: Simd, const BITS: usize>(x: &[f32], codes: &mut [u8]) -> u16 {
+    // SAFETY: the caller's.
+    unsafe {
+        let largest = largest_of::<S>(x);
+        let mut squares = S::splat(0.0);
+        if BITS < 4 {
+            for v in x.as_chunks::<16>().0 {
+                let v = S::load(v.as_ptr());
+                squares = S::add(squares, S::mul(v, v));
             }
         }
-    }
-    let root = (total(squares) / x.len() as f32).sqrt();
-    let (mut best, mut scale, mut even) = (0.0, 0.0, false);
-    for t in tries::<BITS>() {
-        let (inverse, on_even) = match *t {
-            Try::Largest(f) => (127.0 / (largest * f), false),
-            Try::MeanSquare(f) => (Levels::<BITS>::SIGMA / (root * f), false),
-            Try::Even(steps) => {
-                (((Levels::<BITS>::HALF * 2 - 1) as f32 + steps) * Levels::<BITS>::STEP / largest, true)
+        let root = (total::<S>(squares) / x.len() as f32).sqrt();
+        let (mut best, mut scale, mut even) = (0.0, 0.0, false);
+        for t in tries::<BITS>() {
+            let top = (Levels::<BITS>::HALF * 2 - 1) as f32;
+            let (inverse, on_even) = match *t {
+                Try::Largest(f) => (127.0 / (largest * f), false),
+                Try::MeanSquare(f) => (Levels::<BITS>::SIGMA / (root * f), false),
+                Try::Even(steps) => ((top + steps) * Levels::<BITS>::STEP / largest, true),
+            };
+            let (xy, yy) = sums::<S, BITS>(x, inverse, on_even);
+            let gain = xy * (xy / yy);
+            if gain > best {
+                (best, scale, even) = (gain, xy / yy, on_even);
             }
-        };
-        let (xy, yy) = if on_even {
-            sums(x, inverse, Levels::<BITS>::even_level)
-        } else {
-            sums(x, inverse, Levels::<BITS>::level)
-        };
-        let gain = xy * (xy / yy);
-        if gain > best {
-            (best, scale, even) = (gain, xy / yy, on_even);
         }
+        let scale = f16::from_f32(scale);
+        let inverse = if scale.to_bits() == 0 { 0.0 } else { 1.0 / scale.to_f32() };
+        write::<S, BITS>(x, inverse, codes, even);
+        scale.to_bits() | u16::from(even && scale.to_bits() != 0) << 15
     }
-    let scale = f16::from_f32(scale);
-    let inverse = if scale.to_bits() == 0 { 0.0 } else { 1.0 / scale.to_f32() };
-    if even {
-        write::<BITS>(x, inverse, codes, Levels::<BITS>::even_index);
-    } else {
-        write::<BITS>(x, inverse, codes, Levels::<BITS>::index);
-    }
-    scale.to_bits() | u16::from(even && scale.to_bits() != 0) << 15
 }
 
 /// `sum |x| y` and `sum y^2` with the levels y of the values times `inverse`.
+///
+/// # Safety
+/// The instruction set of S.
 #[inline(always)]
-fn sums(x: &[f32], inverse: f32, level: impl Fn(f32) -> f32) -> (f32, f32) {
-    let (mut xy, mut yy) = ([0.0; 16], [0.0; 16]);
-    for x in x.as_chunks::<16>().0 {
-        for i in 0..16 {
-            let v = x[i].abs();
-            let y = level(v * inverse);
-            xy[i] += v * y;
-            yy[i] += y * y;
+unsafe fn sums<S: Simd, const BITS: usize>(x: &[f32], inverse: f32, even: bool) -> (f32, f32) {
+    // SAFETY: the caller's; 16 values each.
+    unsafe {
+        let (mut xy, mut yy) = (S::splat(0.0), S::splat(0.0));
+        for x in x.as_chunks::<16>().0 {
+            let v = S::abs(S::load(x.as_ptr()));
+            let y = Levels::<BITS>::level::<S>(S::mul(v, S::splat(inverse)), even);
+            xy = S::add(xy, S::mul(v, y));
+            yy = S::add(yy, S::mul(y, y));
         }
+        (total::<S>(xy), total::<S>(yy))
     }
-    (total(xy), total(yy))
 }
 
 /// Codes, ascending from the lowest level: `half + index` for positive values, `half - 1 - index` for negative ones.
+///
+/// # Safety
+/// The instruction set of S; as many codes as values.
 #[inline(always)]
-fn write<const BITS: usize>(x: &[f32], inverse: f32, codes: &mut [u8], index: impl Fn(f32) -> f32) {
+unsafe fn write<S: Simd, const BITS: usize>(x: &[f32], inverse: f32, codes: &mut [u8], even: bool) {
     let middle = (1 << (BITS - 1)) as f32 - 0.5;
     for (x, codes) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0) {
-        for i in 0..16 {
-            let from_middle = (index(x[i].abs() * inverse) + 0.5).copysign(x[i]);
-            codes[i] = (middle + from_middle + ROUND).to_bits() as u8;
+        // SAFETY: the caller's; 16 values and 16 codes.
+        unsafe {
+            let x = S::load(x.as_ptr());
+            let index = Levels::<BITS>::index::<S>(S::mul(S::abs(x), S::splat(inverse)), even);
+            let from_middle = S::copysign(S::add(index, S::splat(0.5)), x);
+            S::put_bytes(S::add(from_middle, S::splat(middle)), codes.as_mut_ptr());
         }
     }
 }
@@ -166,13 +180,37 @@ fn write<const BITS: usize>(x: &[f32], inverse: f32, codes: &mut [u8], index: im
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encode::largest;
     use crate::layout::IntCode;
+    use crate::simd::{Isa, Op};
+
+    struct Encode<'a, const BITS: usize>(&'a [f32], &'a mut [u8]);
+
+    impl<const BITS: usize> Op for Encode<'_, BITS> {
+        type Output = u16;
+        #[inline(always)]
+        fn run<S: Simd>(self) -> u16 {
+            // SAFETY: `Isa::run` has the instruction set.
+            unsafe { encode::<S, BITS>(self.0, self.1) }
+        }
+    }
+
+    /// The same by all instruction sets.
+    fn encoded<const BITS: usize>(x: &[f32], codes: &mut [u8]) -> u16 {
+        let scale = Isa::Portable.run(Encode::<BITS>(x, codes));
+        for isa in Isa::available() {
+            let mut others = vec![0; x.len()];
+            assert_eq!(isa.run(Encode::<BITS>(x, &mut others)), scale, "{}", isa.name());
+            assert_eq!(others, codes, "{}", isa.name());
+        }
+        scale
+    }
 
     /// The error of `encode`, and that of the best of 400 scales on either grid.
     fn errors<const BITS: usize>(x: &[f32]) -> (f64, f64) {
         let table = IntCode::lloyd(BITS as u8, 64);
         let mut codes = vec![0; x.len()];
-        let scale = encode::<BITS>(x, &mut codes);
+        let scale = encoded::<BITS>(x, &mut codes);
         let (size, even) = (f16::from_bits(scale & 0x7fff).to_f64(), scale >> 15 != 0);
         let found =
             x.iter().zip(&codes).map(|(&x, &c)| (f64::from(x) - size * f64::from(table.number(c, even))).powi(2)).sum();
@@ -207,7 +245,7 @@ mod tests {
             }
         }
         let mut codes = [0; 16];
-        assert_eq!(encode::<4>(&[0.0; 16], &mut codes), 0);
-        assert_eq!(encode::<4>(&[1e-9; 16], &mut codes), 0);
+        assert_eq!(encoded::<4>(&[0.0; 16], &mut codes), 0);
+        assert_eq!(encoded::<4>(&[1e-9; 16], &mut codes), 0);
     }
 }

@@ -1,7 +1,6 @@
 //! Rows of values to codes. The rows are centred and rotated already, and padded with zeros to whole 16s.
 //!
-//! What is written depends on nothing but the row: the loops are plain Rust over 16 lanes, compiled for the instruction set of the caller, with
-//! the same operations in the same order everywhere.
+//! What is written depends on nothing but the row: the same operations in the same order whatever the instruction set, no product fused with a sum.
 
 mod ggml;
 mod int8;
@@ -13,7 +12,7 @@ pub(crate) use kivi::encode_channel;
 
 use crate::codec::Codec;
 use crate::layout::{Float8, IntCode, Region, Storage};
-use half::f16;
+use crate::simd::Simd;
 
 /// Most channels of a head.
 pub(crate) const MAX_CHANNELS: usize = 512;
@@ -35,8 +34,11 @@ impl Row {
 
 /// Writes a token's row into a region. `float_scale` divides the values of 8-bit floats. Gives how many of these were too large and became the
 /// largest. Not for KIVI's keys, which are written by the channel.
+///
+/// # Safety
+/// The instruction set of S.
 #[inline(always)]
-pub(crate) fn put_row(
+pub(crate) unsafe fn put_row<S: Simd>(
     region: &Region,
     codec: Codec,
     x: &[f32],
@@ -47,15 +49,25 @@ pub(crate) fn put_row(
 ) -> usize {
     match region.storage {
         Storage::Half => {
-            for (c, &v) in x.iter().enumerate() {
-                let at = 2 * region.element(token, c);
-                bytes[at..at + 2].copy_from_slice(&f16::from_f32(v).to_bits().to_le_bytes());
+            let mut halves = [0u8; 32];
+            for (i, x) in x.as_chunks::<16>().0.iter().enumerate() {
+                // SAFETY: the caller's; 16 values, 32 bytes.
+                unsafe { S::put_halves(S::load(x.as_ptr()), halves.as_mut_ptr()) };
+                if region.is_key {
+                    for (c, half) in halves.as_chunks::<2>().0.iter().enumerate() {
+                        let at = 2 * region.element(token, 16 * i + c);
+                        bytes[at..at + 2].copy_from_slice(half);
+                    }
+                } else {
+                    bytes[2 * region.element(token, 16 * i)..][..32].copy_from_slice(&halves);
+                }
             }
             0
         }
         Storage::Float8(format) => put_floats(region, format, x, float_scale, bytes, token),
         Storage::Int(code) => {
-            encode(codec, code, x, row);
+            // SAFETY: the caller's.
+            unsafe { encode::<S>(codec, code, x, row) };
             region.put_codes(code, bytes, token, &row.codes[..x.len()]);
             for g in 0..code.groups(x.len()) {
                 let at = region.scale_at(g, token);
@@ -74,29 +86,35 @@ pub(crate) fn put_row(
 #[inline(always)]
 fn put_floats(region: &Region, format: Float8, x: &[f32], scale: f32, bytes: &mut [u8], token: usize) -> usize {
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    // Up to half a step above the largest number rounding, not clipping, gives it.
+    let clips = match format {
+        Float8::E4M3 => 464.0,
+        Float8::E5M2 => 61440.0,
+    };
     let mut clipped = 0;
     for (c, &v) in x.iter().enumerate() {
         let v = v * inverse;
-        // Up to half a step above the largest number rounding, not clipping, gives it; that is 1/28 of E4M3's, 1/14 of E5M2's.
-        clipped += usize::from(
-            v.abs() > format.largest() * if format == Float8::E4M3 { 464.0 / 448.0 } else { 61440.0 / 57344.0 },
-        );
+        clipped += usize::from(v.abs() > clips);
         bytes[region.element(token, c)] = format.encode(v);
     }
     clipped
 }
 
 /// A row's codes, scales and minima.
+///
+/// # Safety
+/// The instruction set of S.
 #[inline(always)]
-fn encode(codec: Codec, code: IntCode, x: &[f32], row: &mut Row) {
+unsafe fn encode<S: Simd>(codec: Codec, code: IntCode, x: &[f32], row: &mut Row) {
     // A loop, not an iterator's method: only what is inlined is compiled for the caller's instruction set.
     for (g, x) in x.chunks(code.group).enumerate() {
         let codes = &mut row.codes[g * code.group..][..x.len()];
+        // SAFETY: the caller's; a group is whole 16s.
         (row.scales[g], row.mins[g]) = match codec {
-            Codec::Int8 => (int8::encode(x, codes), 0),
-            Codec::Lloyd { bits: 2, .. } => (lloyd::encode::<2>(x, codes), 0),
-            Codec::Lloyd { bits: 3, .. } => (lloyd::encode::<3>(x, codes), 0),
-            Codec::Lloyd { .. } => (lloyd::encode::<4>(x, codes), 0),
+            Codec::Int8 => (unsafe { int8::encode::<S>(x, codes) }, 0),
+            Codec::Lloyd { bits: 2, .. } => (unsafe { lloyd::encode::<S, 2>(x, codes) }, 0),
+            Codec::Lloyd { bits: 3, .. } => (unsafe { lloyd::encode::<S, 3>(x, codes) }, 0),
+            Codec::Lloyd { .. } => (unsafe { lloyd::encode::<S, 4>(x, codes) }, 0),
             Codec::Ggml(ty) => ggml::encode(ty, x, codes),
             Codec::Kivi { bits } => kivi::encode(bits, x.iter().copied(), codes),
             // Their storage is not of this kind.
@@ -104,9 +122,6 @@ fn encode(codec: Codec, code: IntCode, x: &[f32], row: &mut Row) {
         };
     }
 }
-
-/// Rounds to the nearest whole number, ties to even, when added to a value within 2^22 and subtracted again; the sum's lowest bits are that number.
-const ROUND: f32 = 12_582_912.0;
 
 /// The largest magnitude; NaN if there is one.
 #[inline(always)]
@@ -121,10 +136,34 @@ pub(crate) fn largest(x: &[f32]) -> f32 {
     f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
-/// Sum of lanes, by halves.
+/// As [`largest`]; NaN also if there is an infinity.
+///
+/// # Safety
+/// The instruction set of S.
 #[inline(always)]
-fn total(x: [f32; 16]) -> f32 {
-    let x: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
+pub(crate) unsafe fn largest_of<S: Simd>(x: &[f32]) -> f32 {
+    // SAFETY: the caller's; 16 values each.
+    unsafe {
+        let (mut most, mut zero) = (S::splat(0.0), S::splat(0.0));
+        for x in x.as_chunks::<16>().0 {
+            let x = S::load(x.as_ptr());
+            most = S::max(S::abs(x), most);
+            zero = S::add(zero, S::mul(x, S::splat(0.0)));
+        }
+        if S::sum(zero) == 0.0 { S::largest(most) } else { f32::NAN }
+    }
+}
+
+/// Sum of lanes, by halves: in the same order everywhere.
+///
+/// # Safety
+/// The instruction set of S.
+#[inline(always)]
+unsafe fn total<S: Simd>(x: S::F) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    // SAFETY: the caller's; 16 values.
+    unsafe { S::store(lanes.as_mut_ptr(), x) };
+    let x: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
     let x: [f32; 4] = std::array::from_fn(|i| x[i] + x[i + 4]);
     (x[0] + x[2]) + (x[1] + x[3])
 }

@@ -147,6 +147,77 @@ impl Simd for Avx2 {
         unsafe { both!(_mm256_max_ps, a, b) }
     }
     #[inline(always)]
+    unsafe fn min(a: F2, b: F2) -> F2 {
+        unsafe { both!(_mm256_min_ps, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn abs(x: F2) -> F2 {
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            [_mm256_andnot_ps(sign, x[0]), _mm256_andnot_ps(sign, x[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn copysign(x: F2, sign: F2) -> F2 {
+        unsafe {
+            let mask = _mm256_set1_ps(-0.0);
+            let one = |x: __m256, s: __m256| _mm256_or_ps(x, _mm256_and_ps(s, mask));
+            [one(x[0], sign[0]), one(x[1], sign[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_above(to: F2, t: F2, border: f32, by: f32) -> F2 {
+        unsafe {
+            let (border, by) = (_mm256_set1_ps(border), _mm256_set1_ps(by));
+            let one = |to: __m256, t: __m256| {
+                _mm256_blendv_ps(to, _mm256_add_ps(to, by), _mm256_cmp_ps::<_CMP_GT_OQ>(t, border))
+            };
+            [one(to[0], t[0]), one(to[1], t[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn butterfly<const LOG: u32>(x: F2) -> F2 {
+        unsafe {
+            let one = |x: __m256| match LOG {
+                0 => {
+                    let y = _mm256_permute_ps::<0b10_11_00_01>(x);
+                    _mm256_blend_ps::<0xaa>(_mm256_add_ps(x, y), _mm256_sub_ps(y, x))
+                }
+                1 => {
+                    let y = _mm256_permute_ps::<0b01_00_11_10>(x);
+                    _mm256_blend_ps::<0xcc>(_mm256_add_ps(x, y), _mm256_sub_ps(y, x))
+                }
+                _ => {
+                    let y = _mm256_permute2f128_ps::<1>(x, x);
+                    _mm256_blend_ps::<0xf0>(_mm256_add_ps(x, y), _mm256_sub_ps(y, x))
+                }
+            };
+            match LOG {
+                3 => [_mm256_add_ps(x[0], x[1]), _mm256_sub_ps(x[0], x[1])],
+                _ => [one(x[0]), one(x[1])],
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn put_bytes(x: F2, p: *mut u8) {
+        unsafe {
+            let x = both!(_mm256_cvtps_epi32, x);
+            let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x[0], x[1]));
+            let (low, high) = (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            _mm_storeu_si128(p.cast(), _mm_packus_epi16(low, high));
+        }
+    }
+    #[inline(always)]
+    unsafe fn put_halves(x: F2, p: *mut u8) {
+        unsafe {
+            let one = |x: __m256, p: *mut u8| {
+                _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));
+            };
+            one(x[0], p);
+            one(x[1], p.add(16));
+        }
+    }
+    #[inline(always)]
     unsafe fn fma(a: F2, b: F2, c: F2) -> F2 {
         unsafe { both!(_mm256_fmadd_ps, a, b, c) }
     }

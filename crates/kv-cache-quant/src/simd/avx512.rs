@@ -115,6 +115,45 @@ impl Simd for Avx512 {
         unsafe { _mm512_max_ps(a, b) }
     }
     #[inline(always)]
+    unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn abs(x: __m512) -> __m512 {
+        unsafe { _mm512_abs_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn copysign(x: __m512, sign: __m512) -> __m512 {
+        unsafe { _mm512_or_ps(x, _mm512_and_ps(sign, _mm512_set1_ps(-0.0))) }
+    }
+    #[inline(always)]
+    unsafe fn add_above(to: __m512, t: __m512, border: f32, by: f32) -> __m512 {
+        unsafe {
+            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(t, _mm512_set1_ps(border));
+            _mm512_mask_add_ps(to, above, to, _mm512_set1_ps(by))
+        }
+    }
+    #[inline(always)]
+    unsafe fn butterfly<const LOG: u32>(x: __m512) -> __m512 {
+        unsafe {
+            let (y, upper) = match LOG {
+                0 => (_mm512_permute_ps::<0b10_11_00_01>(x), 0xaaaa),
+                1 => (_mm512_permute_ps::<0b01_00_11_10>(x), 0xcccc),
+                2 => (_mm512_shuffle_f32x4::<0b10_11_00_01>(x, x), 0xf0f0),
+                _ => (_mm512_shuffle_f32x4::<0b01_00_11_10>(x, x), 0xff00),
+            };
+            _mm512_mask_sub_ps(_mm512_add_ps(x, y), upper, y, x)
+        }
+    }
+    #[inline(always)]
+    unsafe fn put_bytes(x: __m512, p: *mut u8) {
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
+    }
+    #[inline(always)]
+    unsafe fn put_halves(x: __m512, p: *mut u8) {
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
+    }
+    #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }

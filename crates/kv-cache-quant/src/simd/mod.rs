@@ -66,6 +66,20 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     /// The larger; the second where one is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; the second where one is NaN.
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// Without sign.
+    unsafe fn abs(x: Self::F) -> Self::F;
+    /// `x`, which is not negative, with this sign.
+    unsafe fn copysign(x: Self::F, sign: Self::F) -> Self::F;
+    /// `to + by` where `t > border`, else `to`.
+    unsafe fn add_above(to: Self::F, t: Self::F, border: f32, by: f32) -> Self::F;
+    /// Of lanes i and i + 2^LOG: sum and difference.
+    unsafe fn butterfly<const LOG: u32>(x: Self::F) -> Self::F;
+    /// Rounds to whole numbers, ties to even, from 0 to 255, and writes 16 bytes.
+    unsafe fn put_bytes(x: Self::F, p: *mut u8);
+    /// Writes 16 half-precision numbers, rounded to nearest even.
+    unsafe fn put_halves(x: Self::F, p: *mut u8);
     /// `a * b + c`.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Of all lanes.
@@ -254,6 +268,20 @@ mod tests {
                 push("e5m2", S::floats8(Float8::E5M2, bytes.as_ptr()));
                 push("small", S::small(bytes.as_ptr(), 4, 2));
                 push("round", S::round(S::mul(S::load(values.as_ptr()), S::splat(1.5 / 4031.7))));
+                let x = S::mul(S::load(values.as_ptr()), S::splat(1e-3));
+                push("min", S::min(x, S::splat(0.5)));
+                push("abs", S::abs(x));
+                push("copysign", S::copysign(S::splat(2.5), x));
+                push("add above", S::add_above(x, S::abs(x), 7.0, 3.0));
+                push("apart 1", S::butterfly::<0>(x));
+                push("apart 2", S::butterfly::<1>(x));
+                push("apart 4", S::butterfly::<2>(x));
+                push("apart 8", S::butterfly::<3>(x));
+                let mut stored = [0u8; 32];
+                S::put_bytes(S::mul(S::abs(x), S::splat(2.5)), stored.as_mut_ptr());
+                push("bytes", S::small(stored.as_ptr(), 0, 8));
+                S::put_halves(S::mul(x, S::splat(1.0 / 3.0)), stored.as_mut_ptr());
+                push("stored halves", S::halves(stored.as_ptr()));
                 push("largest", S::splat(S::largest(S::load(values.as_ptr()))));
                 push("sum", S::splat(S::sum(S::load(values.as_ptr()))));
                 push("exp", exp::<S>(S::mul(S::load(values.as_ptr()), S::splat(-5e-4))));

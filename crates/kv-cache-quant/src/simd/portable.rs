@@ -123,6 +123,35 @@ impl Simd for Portable {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    unsafe fn min(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn abs(x: [f32; 16]) -> [f32; 16] {
+        map(x, f32::abs)
+    }
+    #[inline(always)]
+    unsafe fn copysign(x: [f32; 16], sign: [f32; 16]) -> [f32; 16] {
+        zip(x, sign, f32::copysign)
+    }
+    #[inline(always)]
+    unsafe fn add_above(to: [f32; 16], t: [f32; 16], border: f32, by: f32) -> [f32; 16] {
+        zip(to, t, |to, t| if t > border { to + by } else { to })
+    }
+    #[inline(always)]
+    unsafe fn butterfly<const LOG: u32>(x: [f32; 16]) -> [f32; 16] {
+        let bit = 1 << LOG;
+        std::array::from_fn(|i| if i & bit == 0 { x[i] + x[i | bit] } else { x[i ^ bit] - x[i] })
+    }
+    #[inline(always)]
+    unsafe fn put_bytes(x: [f32; 16], p: *mut u8) {
+        unsafe { p.cast::<[u8; 16]>().write_unaligned(map(x, |x| x.round_ties_even() as u8)) }
+    }
+    #[inline(always)]
+    unsafe fn put_halves(x: [f32; 16], p: *mut u8) {
+        unsafe { p.cast::<[[u8; 2]; 16]>().write_unaligned(map(x, |x| f16::from_f32(x).to_le_bytes())) }
+    }
+    #[inline(always)]
     unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }

@@ -1,7 +1,7 @@
 //! Where logits come from: a model, a file, memory.
 
 use super::LogitsFile;
-use crate::{KvCache, LogitRows, Model, Result};
+use crate::{CacheChoice, KvCache, LogitRows, Model, Result};
 use candle_core::{DType, Device, Storage, Tensor};
 use std::ops::Range;
 
@@ -63,6 +63,14 @@ impl<'a> ModelLogits<'a> {
     /// Logits of `model`.
     pub fn new(model: &'a Model) -> Self {
         Self { model, cache: model.new_cache() }
+    }
+
+    /// The same with keys and values stored as `choice` says, from the first token on.
+    ///
+    /// # Errors
+    /// As [`Model::new_cache_of`].
+    pub fn with_cache(model: &'a Model, choice: CacheChoice) -> Result<Self> {
+        Ok(Self { model, cache: model.new_cache_of(choice)? })
     }
 }
 

@@ -1,10 +1,10 @@
 //! How fast a model reads a prompt and writes tokens. Tokenization and sampling are left out, as in llama.cpp's `llama-bench`.
 
-use crate::{Error, LogitRows, Model, Result};
+use crate::{CacheChoice, Error, LogitRows, Model, Result};
 use std::time::Instant;
 
 /// What to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpeedOptions {
     /// Tokens of the prompt test, run in one forward pass; 0 leaves the test out.
     pub prompt: usize,
@@ -14,6 +14,8 @@ pub struct SpeedOptions {
     pub repetitions: usize,
     /// Tokens that the cache holds before each test starts.
     pub depth: usize,
+    /// What keys and values are stored as.
+    pub cache: CacheChoice,
 }
 
 /// The measurements of one test.
@@ -55,7 +57,7 @@ pub fn measure_speed(
     options: SpeedOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<SpeedResult>> {
-    let SpeedOptions { prompt, generate, repetitions, depth } = options;
+    let SpeedOptions { prompt, generate, repetitions, depth, cache } = options;
     if repetitions == 0 || prompt + generate == 0 {
         return Err(Error::Usage(
             "nothing to measure: no repetitions, or neither prompt nor generated tokens".to_owned(),
@@ -66,7 +68,7 @@ pub fn measure_speed(
     if needed > context {
         return Err(Error::Usage(format!("{needed} tokens (depth and test) do not fit the context of {context}")));
     }
-    let mut cache = model.new_cache();
+    let mut cache = model.new_cache_of(cache)?;
     let tokens = pseudo_random_tokens(depth + prompt.max(generate), vocab);
     let (before, test) = tokens.split_at(depth);
     if !before.is_empty() {

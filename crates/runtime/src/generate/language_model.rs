@@ -1,14 +1,17 @@
 //! What generation needs of a model.
 
-use crate::{KvCache, LogitRows, Model, Result};
+use crate::{CacheChoice, KvCache, LogitRows, Model, Result};
 
 /// A model that continues tokens. [`Model`] is one; tests bring their own.
 pub trait LanguageModel {
     /// What the model keeps of the tokens it has seen.
     type Cache: std::fmt::Debug;
 
-    /// An empty cache.
-    fn new_cache(&self) -> Self::Cache;
+    /// An empty cache, with keys and values stored as `choice` says.
+    ///
+    /// # Errors
+    /// A choice that the model cannot follow.
+    fn new_cache(&self, choice: CacheChoice) -> Result<Self::Cache>;
 
     /// Forgets all tokens from `len` on.
     fn truncate(cache: &mut Self::Cache, len: usize);
@@ -26,8 +29,8 @@ pub trait LanguageModel {
 impl LanguageModel for Model {
     type Cache = KvCache;
 
-    fn new_cache(&self) -> KvCache {
-        Self::new_cache(self)
+    fn new_cache(&self, choice: CacheChoice) -> Result<KvCache> {
+        self.new_cache_of(choice)
     }
 
     fn truncate(cache: &mut KvCache, len: usize) {

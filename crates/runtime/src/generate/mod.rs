@@ -31,7 +31,7 @@ pub use sampler::{Sampler, SamplingOptions};
 pub use stop::{Passed, StopStrings};
 
 use crate::tokenizer::TokenStream;
-use crate::{Error, Model, Result, Tokenizer};
+use crate::{CacheChoice, Error, Model, Result, Tokenizer};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -49,11 +49,19 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Tokens of prompt and answer together; `None`: what the model was made for.
     pub context: Option<usize>,
+    /// What keys and values are stored as.
+    pub cache: CacheChoice,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { max_tokens: 128, sampling: SamplingOptions::default(), stop: Vec::new(), context: None }
+        Self {
+            max_tokens: 128,
+            sampling: SamplingOptions::default(),
+            stop: Vec::new(),
+            context: None,
+            cache: CacheChoice::F32,
+        }
     }
 }
 
@@ -121,7 +129,7 @@ pub struct Generator<'m, M: LanguageModel = Model> {
 
 impl<'m, M: LanguageModel> Generator<'m, M> {
     /// # Errors
-    /// [`Error::Usage`]: an option is out of range, or the context longer than the model's.
+    /// [`Error::Usage`]: an option is out of range, or the context longer than the model's; a cache that the model cannot have.
     pub fn new(model: &'m M, tokenizer: &'m Tokenizer, options: GenerateOptions) -> Result<Self> {
         let sampler = Sampler::new(options.sampling.clone())?;
         let made_for = model.max_context();
@@ -129,7 +137,7 @@ impl<'m, M: LanguageModel> Generator<'m, M> {
         if context == 0 || context > made_for {
             return Err(Error::Usage(format!("a context of {context} tokens: the model was made for 1 to {made_for}")));
         }
-        let cache = model.new_cache();
+        let cache = model.new_cache(options.cache)?;
         Ok(Self { model, tokenizer, options, sampler, context, cache, cached: Vec::new() })
     }
 

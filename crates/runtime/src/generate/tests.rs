@@ -14,8 +14,9 @@ struct Parrot {
 impl LanguageModel for Parrot {
     type Cache = Vec<u32>;
 
-    fn new_cache(&self) -> Vec<u32> {
-        Vec::new()
+    fn new_cache(&self, choice: CacheChoice) -> Result<Vec<u32>> {
+        assert_eq!(choice, CacheChoice::F32);
+        Ok(Vec::new())
     }
 
     fn truncate(cache: &mut Vec<u32>, len: usize) {

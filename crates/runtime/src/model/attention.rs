@@ -6,6 +6,7 @@ use super::ops::{Norm, with_values};
 use super::rope::RopeTable;
 use crate::{Error, Result};
 use candle_core::{D, Device, Tensor};
+use kv_cache_quant::{Attend, LayerCache as QuantizedLayer};
 use quant_kernels::{KvStore, attention, rope};
 use rayon::prelude::*;
 
@@ -35,6 +36,12 @@ impl Attention<'_> {
                 let out = self.forward_values(&mut qkv, tokens, store)?;
                 Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
             }
+            LayerCache::Quantized(layer) => {
+                let (tokens, _) = qkv.dims2()?;
+                let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
+                let out = self.forward_quantized(&mut qkv, tokens, layer)?;
+                Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
+            }
             LayerCache::Candle(cache) => self.forward_candle(qkv, cache),
         }
     }
@@ -48,6 +55,18 @@ impl Attention<'_> {
         let mut out = vec![0.0; tokens * q];
         let (heads, window, scale) = (self.config.num_heads, self.config.sliding_window, self.scale());
         attention(qkv, width, tokens, heads, store, window, scale as f32, &mut out)?;
+        Ok(out)
+    }
+
+    /// The same over quantized keys and values.
+    fn forward_quantized(&self, qkv: &mut [f32], tokens: usize, layer: &mut QuantizedLayer) -> Result<Vec<f32>> {
+        let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
+        let width = q + 2 * kv;
+        self.norm_and_rotate(qkv, width)?;
+        layer.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
+        let mut out = vec![0.0; tokens * q];
+        let options = Attend { window: self.config.sliding_window, ..Attend::causal(self.scale() as f32) };
+        layer.attend(qkv, width, tokens, self.config.num_heads, &options, &mut out)?;
         Ok(out)
     }
 
@@ -122,6 +141,15 @@ impl Attention<'_> {
         let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.reshape((kv_heads, group * tokens, positions))?;
         let out = weights.matmul(&values.contiguous()?)?.reshape((heads, tokens, d))?;
         Ok(out.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * d))?)
+    }
+}
+
+impl From<kv_cache_quant::Error> for Error {
+    fn from(e: kv_cache_quant::Error) -> Self {
+        match e {
+            kv_cache_quant::Error::Unsupported { .. } => Error::Unsupported(e.to_string()),
+            e => Error::Candle(candle_core::Error::wrap(e)),
+        }
     }
 }
 

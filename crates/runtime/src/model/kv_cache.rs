@@ -1,9 +1,10 @@
-//! Keys and values of the tokens seen so far, f32, growing on demand.
+//! Keys and values of the tokens seen so far, f32 or quantized, growing on demand.
 
 use super::config::ModelConfig;
 use super::ops::Backend;
 use crate::Result;
 use candle_core::{DType, Tensor};
+use kv_cache_quant::{KvSpec, LayerCache as QuantizedLayer};
 use quant_kernels::KvStore;
 
 /// The cache of one sequence.
@@ -24,6 +25,8 @@ pub struct KvCache {
 pub(super) enum LayerCache {
     /// For the own kernels.
     Own(KvStore),
+    /// For those of `kv-cache-quant`.
+    Quantized(QuantizedLayer),
     /// `[kv_heads, capacity, head_dim]` each, for candle's; `None` while empty.
     Candle(Option<(Tensor, Tensor)>),
 }
@@ -48,6 +51,17 @@ impl KvCache {
         }
     }
 
+    /// Stores each layer as its specification says.
+    pub(super) fn quantize(&mut self, specs: impl Iterator<Item = KvSpec>) -> Result<()> {
+        self.layers = specs.map(|spec| Ok(LayerCache::Quantized(QuantizedLayer::new(spec)?))).collect::<Result<_>>()?;
+        let bytes = self.layers.iter().map(|layer| match layer {
+            LayerCache::Quantized(layer) => layer.bytes_per_token(),
+            _ => 0.0,
+        });
+        self.bytes_per_token = bytes.sum::<f64>().ceil() as usize;
+        Ok(())
+    }
+
     /// Tokens held.
     pub fn len(&self) -> usize {
         self.len
@@ -69,6 +83,7 @@ impl KvCache {
         for layer in &mut self.layers {
             match layer {
                 LayerCache::Own(store) => store.truncate(len),
+                LayerCache::Quantized(layer) => layer.truncate(len),
                 LayerCache::Candle(tensors) if len == 0 => *tensors = None,
                 // What lies behind `len` is overwritten by the next tokens.
                 LayerCache::Candle(_) => {}
@@ -76,7 +91,7 @@ impl KvCache {
         }
     }
 
-    /// Bytes a token costs.
+    /// Bytes a token costs; of a quantized cache, one of a long sequence.
     pub fn bytes_per_token(&self) -> usize {
         self.bytes_per_token
     }
@@ -94,7 +109,7 @@ impl KvCache {
     pub(super) fn fits(&self, backend: &Backend, config: &ModelConfig) -> bool {
         self.layers.len() == config.num_layers
             && (self.kv_heads, self.head_dim) == (config.num_kv_heads, config.head_dim)
-            && self.layers.iter().all(|l| matches!(l, LayerCache::Own(_)) == backend.own_kernels)
+            && self.layers.iter().all(|l| !matches!(l, LayerCache::Candle(_)) == backend.own_kernels)
     }
 }
 

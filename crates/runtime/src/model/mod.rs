@@ -1,14 +1,17 @@
 //! Decoder models: Llama, Mistral, Qwen2, Qwen3.
 
 mod attention;
+mod cache_choice;
 mod config;
 mod forward;
+mod key_means;
 mod kv_cache;
 mod layer_walk;
 mod ops;
 mod rope;
 mod weights;
 
+pub use cache_choice::CacheChoice;
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling};
 pub use kv_cache::KvCache;
 pub(crate) use layer_walk::{DenseWeights, LayerParts, LayerWalk};
@@ -17,9 +20,11 @@ pub use quant_kernels::Activations;
 use crate::fold::Folds;
 use crate::{Checkpoint, Error, Result};
 use attention::QkNorm;
+use cache_choice::LayerFacts;
 use candle_core::{Device, Tensor};
 use ops::{Backend, Linear, Norm};
 use rope::Rope;
+use std::sync::OnceLock;
 use weights::{Loader, Weight};
 
 /// Which rows of logits a forward pass returns.
@@ -92,6 +97,8 @@ pub struct Model {
     norm: Norm,
     head: Linear,
     rope: Rope,
+    /// Of each layer, once they were asked for.
+    key_means: OnceLock<Vec<Vec<f32>>>,
 }
 
 /// A decoder layer.
@@ -195,7 +202,7 @@ impl Model {
         let embedding = loader.matrix("token_embd.weight", config.vocab_size, hidden)?;
         let norm = norm("output_norm", hidden)?;
         let rope = Rope::new(&config.rope, divisors.as_deref());
-        Ok(Self { embedding, layers, norm, head, rope, backend, config })
+        Ok(Self { embedding, layers, norm, head, rope, backend, config, key_means: OnceLock::new() })
     }
 
     /// Hyper-parameters.
@@ -206,6 +213,36 @@ impl Model {
     /// An empty cache for one sequence, up to the model's context.
     pub fn new_cache(&self) -> KvCache {
         KvCache::new(&self.backend, &self.config, self.config.max_context)
+    }
+
+    /// An empty cache for one sequence, up to the model's context, with keys and values stored as `choice` says.
+    ///
+    /// For a preset, the first time, a short run of tokens tells what the keys have in common.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the device or the shape of the model's heads does not allow it.
+    pub fn new_cache_of(&self, choice: CacheChoice) -> Result<KvCache> {
+        let mut cache = self.new_cache();
+        if choice == CacheChoice::F32 {
+            return Ok(cache);
+        }
+        if !self.backend.own_kernels {
+            return Err(Error::Unsupported("a quantized cache on this device".into()));
+        }
+        let means = if matches!(choice, CacheChoice::Preset(_)) { self.key_means()? } else { &[] };
+        let specs = (0..self.layers.len()).filter_map(|layer| {
+            let facts = LayerFacts {
+                kv_heads: self.config.num_kv_heads,
+                head_dim: self.config.head_dim,
+                layer,
+                layers: self.layers.len(),
+                key_mean: means.get(layer).map(Vec::as_slice),
+                rope: self.rope.spec(self.config.rope.layout),
+            };
+            facts.spec(choice)
+        });
+        cache.quantize(specs)?;
+        Ok(cache)
     }
 
     /// An empty cache for one sequence of at most `limit` tokens.

@@ -4,6 +4,7 @@
 //! the same transformers file. All of it in f64; the cosines and sines are then rounded to f32.
 
 use super::config::{RopeConfig, RopeScaling};
+use kv_cache_quant::RopeSpec;
 use std::f64::consts::PI;
 use std::sync::{Arc, RwLock};
 
@@ -47,6 +48,11 @@ impl Rope {
         }
         let empty = RopeTable { half: frequencies.len(), cos: Vec::new(), sin: Vec::new() };
         Self { frequencies, magnitude, table: RwLock::new(Arc::new(empty)) }
+    }
+
+    /// The same for a quantized cache.
+    pub(super) fn spec(&self, layout: super::RopeLayout) -> RopeSpec {
+        RopeSpec { frequencies: self.frequencies.clone(), magnitude: self.magnitude, layout: layout.into() }
     }
 
     /// A table that holds at least the positions below `len`.

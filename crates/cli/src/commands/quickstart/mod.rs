@@ -11,7 +11,7 @@ use quant_runtime::convert::ModelSource;
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, SpeedOptions, evaluate, measure_speed};
 use quant_runtime::generate::{GenerateOptions, Generator, SamplingOptions};
 use quant_runtime::quantize::Importance;
-use quant_runtime::{Checkpoint, Device, Error, Model, Tokenizer};
+use quant_runtime::{CacheChoice, Checkpoint, Device, Error, Model, Tokenizer};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl Args {
             let model = Model::load(&checkpoint, &Device::Cpu)?;
             let eval = evaluate(&plan, &mut ModelLogits::new(&model), Some(&mut base), None, &mut |_| ())?;
             let against = eval.base.ok_or_else(|| CliError::Failed("no divergence was measured".to_owned()))?;
-            let speed = SpeedOptions { prompt: 0, generate: 64, repetitions: 3, depth: 0 };
+            let speed = SpeedOptions { prompt: 0, generate: 64, repetitions: 3, depth: 0, cache: CacheChoice::F32 };
             let speed = measure_speed(&model, speed, &mut |_| ())?;
             rows.push(Row {
                 method: method.to_string(),

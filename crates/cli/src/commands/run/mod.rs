@@ -3,6 +3,7 @@
 mod chat;
 mod device;
 
+use crate::cache_args::CacheArgs;
 use crate::error::{CliError, CliResult};
 use crate::output::{self, Stream};
 use device::DeviceKind;
@@ -62,6 +63,8 @@ pub(crate) struct Args {
     /// Tokens of prompt and answer together [default: what the model was made for].
     #[arg(long, value_name = "N")]
     ctx: Option<usize>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
     device: DeviceKind,
@@ -86,6 +89,7 @@ impl Args {
             },
             stop: self.stop.clone(),
             context: self.ctx,
+            cache: self.cache.choice()?,
         };
         // Before gigabytes are read.
         options.sampling.validate()?;
