@@ -5,7 +5,7 @@
 //! [`LayerCache`] holds one layer of one sequence, made from a [`KvSpec`] (or a [`Preset`]'s); [`Codec`] lists the ways to store rows, [`Centre`] what is
 //! taken away from keys, [`Attend`] what attention can do; a [`Pool`] bounds and shares memory. Keys and queries are given after their rotary embedding.
 //!
-//! Unsafe code is in `simd`, `attend` (vector instructions chosen at run time) and `aligned` (bytes aligned to cache lines).
+//! Unsafe code: vector instructions chosen at run time (`simd`, and what is written in them), and bytes aligned to cache lines (`aligned`).
 #![deny(unsafe_code)]
 
 mod aligned;
