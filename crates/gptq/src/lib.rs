@@ -34,6 +34,7 @@ pub mod checkpoint;
 mod codec;
 mod error;
 mod factor;
+mod gain;
 mod options;
 mod order;
 mod quantize;

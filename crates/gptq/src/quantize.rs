@@ -62,7 +62,7 @@ pub fn quantize(
     if factor.order.group_size != group_size || !same_order {
         return Err(GptqError::OtherOptions);
     }
-    let passes = Passes { fit_from: FitFrom::Updated, refine: options.refine };
+    let passes = Passes { fit_from: FitFrom::Updated, refine: options.refine, keep_gain: options.keep_gain };
     let Solution { codes, params, loss } =
         quantize_onto(&AffineGrid::new(options), weights, out_features, factor, passes)?;
     let groups = in_features.div_ceil(group_size);

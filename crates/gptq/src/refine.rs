@@ -137,7 +137,7 @@ fn rescale<C: GroupCodec, const FUSED: bool>(
 }
 
 /// `(W − Q) H` at the columns of a block, as far as it comes from the columns outside.
-fn from_outside(triangle: &Triangle, block: &Range<usize>, errors: &[Lane]) -> Vec<Lane> {
+pub(crate) fn from_outside(triangle: &Triangle, block: &Range<usize>, errors: &[Lane]) -> Vec<Lane> {
     let (n, size) = (errors.len(), block.len());
     let mut out = vec![[0.0; LANES]; size];
     // Above the diagonal of `lower` stands `H`: its columns of the block down to it, its rows from behind it.

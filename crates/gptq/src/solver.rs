@@ -15,7 +15,7 @@
 use crate::codec::{GroupCodec, LANES};
 use crate::factor::{Factor, Triangle};
 use crate::order::ColumnOrder;
-use crate::{FitFrom, Passes, refine, simd};
+use crate::{FitFrom, Passes, gain, refine, simd};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
@@ -124,6 +124,9 @@ pub(crate) fn solve_tile<C: GroupCodec, const FUSED: bool>(
     }
     for _ in 0..passes.refine {
         refine::sweep::<C, FUSED>(codec, factor, triangle, tile);
+    }
+    if passes.keep_gain {
+        gain::restore::<C, FUSED>(codec, factor, triangle, tile);
     }
 }
 

@@ -66,7 +66,7 @@ impl Case {
 
     fn options(&self) -> Options {
         let mut options = Options::new(Bits::new(self.bits).unwrap(), self.group_size);
-        (options.symmetric, options.shrink) = (self.symmetric, 0.0);
+        (options.symmetric, options.shrink, options.keep_gain) = (self.symmetric, 0.0, false);
         options.order = match self.desc_act {
             true => Order::DescAct { static_groups: self.static_groups },
             false => Order::Natural,
@@ -182,7 +182,7 @@ fn codes_of_the_reference() {
         let grid = ReferenceGrid { max: ((1u32 << case.bits) - 1) as f32, symmetric: case.symmetric, mse: case.mse };
         let factor = Factor::new(&layer.stats, &case.options()).unwrap();
         let n = factor.in_features();
-        let passes = Passes { fit_from: FitFrom::BlockStart, refine: 0 };
+        let passes = Passes { fit_from: FitFrom::BlockStart, refine: 0, keep_gain: false };
         let got = gptq::quantize_onto(&grid, &layer.weights, layer.out_features, &factor, passes).unwrap();
         // The reference's weights are those of its own scales: where the scales agree, half a step tells one code from the next.
         let group_size = case.group_size.unwrap_or(n);

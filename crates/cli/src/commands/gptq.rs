@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Sweeps after the first pass in which codes and scales may still change, each about as long as the first; 0: as published.
     #[arg(long, value_name = "N", default_value_t = 1)]
     refine: usize,
+    /// Leave each row's output as small as least squares makes it.
+    #[arg(long)]
+    no_gain: bool,
     #[command(flatten)]
     calibration: CalibrationArgs,
     /// Round to nearest, without calibration: what GPTQ is to be compared with.
@@ -92,6 +95,7 @@ impl Args {
         options.damp = self.damp;
         options.shrink = self.shrink;
         options.refine = self.refine;
+        options.keep_gain = !self.no_gain;
         options.search = match self.scale_search {
             Search::Minmax => ScaleSearch::MinMax,
             Search::Mse => ScaleSearch::Mse,
