@@ -37,8 +37,8 @@ pub(crate) fn restore<C: GroupCodec, const FUSED: bool>(
     }
     for at in 0..tile.errors.len() {
         let params = &tile.params[order.groups[at] as usize];
-        for lane in 0..LANES {
-            let value = codec.value(&params[lane], order.slots[at] as usize, tile.codes[at][lane]);
+        for (lane, params) in params.iter().enumerate() {
+            let value = codec.value(params, order.slots[at] as usize, tile.codes[at][lane]);
             tile.errors[at][lane] = tile.target[at][lane] - value;
         }
     }

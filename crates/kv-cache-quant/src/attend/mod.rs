@@ -60,7 +60,7 @@ impl LayerCache {
     /// reads key/value head `h / (heads / kv_heads)`. Work is spread over the current rayon pool. Values that are not finite give values that are not.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes do not fit.
+    /// [`Error::Shape`](crate::Error::Shape) if the shapes do not fit.
     pub fn attend(
         &self,
         q: &[f32],

@@ -17,6 +17,7 @@ pub(crate) struct Rows {
 /// # Safety
 /// The instruction set of S; `bytes` is such a region; `sums` has R rows of `channels`.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn int_values<S: Simd, const R: usize, const BITS: usize, const GRIDS: bool>(
     region: &Region,
     code: &IntCode,

@@ -109,11 +109,14 @@ unsafe fn encode<S: Simd>(codec: Codec, code: IntCode, x: &[f32], row: &mut Row)
     // A loop, not an iterator's method: only what is inlined is compiled for the caller's instruction set.
     for (g, x) in x.chunks(code.group).enumerate() {
         let codes = &mut row.codes[g * code.group..][..x.len()];
-        // SAFETY: the caller's; a group is whole 16s.
         (row.scales[g], row.mins[g]) = match codec {
+            // SAFETY: the caller's; a group is whole 16s.
             Codec::Int8 => (unsafe { int8::encode::<S>(x, codes) }, 0),
+            // SAFETY: as above.
             Codec::Lloyd { bits: 2, .. } => (unsafe { lloyd::encode::<S, 2>(x, codes) }, 0),
+            // SAFETY: as above.
             Codec::Lloyd { bits: 3, .. } => (unsafe { lloyd::encode::<S, 3>(x, codes) }, 0),
+            // SAFETY: as above.
             Codec::Lloyd { .. } => (unsafe { lloyd::encode::<S, 4>(x, codes) }, 0),
             Codec::Ggml(ty) => ggml::encode(ty, x, codes),
             Codec::Kivi { bits } => kivi::encode(bits, x.iter().copied(), codes),
