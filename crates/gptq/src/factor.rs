@@ -225,6 +225,11 @@ impl Factor {
         self.triangle.as_ref().err().copied()
     }
 
+    /// What damping and shrinkage make of the Hessian's diagonal at a position, beside the shrunk Gram matrix.
+    pub(crate) fn ridge(&self, position: usize) -> f64 {
+        self.damp + self.shrink * (f64::from(self.diagonal[position]) - self.damp)
+    }
+
     fn decompose(&mut self, gram: &UpperTriangle) {
         let n = gram.dim();
         let keep = [1.0 - self.shrink, 1.0];

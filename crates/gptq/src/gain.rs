@@ -23,8 +23,16 @@ pub(crate) fn restore<C: GroupCodec, const FUSED: bool>(
     tile: &mut Tile<C::Params>,
 ) {
     let order = &factor.order;
-    let whole = products::<FUSED>(factor, triangle, &tile.target, &tile.target);
-    let lost = products::<FUSED>(factor, triangle, &tile.target, &tile.errors);
+    let mut whole = products::<FUSED>(factor, triangle, &tile.target, &tile.target);
+    let mut lost = products::<FUSED>(factor, triangle, &tile.target, &tile.errors);
+    // Of the inputs that were seen: damping and shrinkage are no part of an output.
+    for (at, (target, errors)) in tile.target.iter().zip(&tile.errors).enumerate() {
+        let ridge = factor.ridge(at);
+        for lane in 0..LANES {
+            whole[lane] -= ridge * f64::from(target[lane]) * f64::from(target[lane]);
+            lost[lane] -= ridge * f64::from(target[lane]) * f64::from(errors[lane]);
+        }
+    }
     let mut factors = [1.0f32; LANES];
     for lane in 0..LANES {
         let ratio = whole[lane] / (whole[lane] - lost[lane]);

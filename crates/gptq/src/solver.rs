@@ -373,10 +373,9 @@ impl<P: Copy + Default> Tile<P> {
         for (lane, params) in params.chunks_exact_mut(groups).enumerate() {
             self.params.iter().zip(params).for_each(|(from, to)| *to = from[lane]);
         }
-        let of_column = |(errors, &diagonal): (&Lane, &f32)| {
-            let ridge = factor.damp + factor.shrink * (f64::from(diagonal) - factor.damp);
-            ridge * errors.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
+        let of_column = |(at, errors): (usize, &Lane)| {
+            factor.ridge(at) * errors.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
         };
-        (self.loss, self.errors.iter().zip(&factor.diagonal).map(of_column).sum())
+        (self.loss, self.errors.iter().enumerate().map(of_column).sum())
     }
 }

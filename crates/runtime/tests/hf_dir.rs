@@ -197,7 +197,7 @@ fn configurations() {
         (json!({"rope_scaling": null}), &[]),
         (json!({"model_type": "gpt2"}), &["not supported", "gpt2"]),
         (json!({"model_type": null}), &["`model_type`", "nothing"]),
-        (json!({"quantization_config": {"quant_method": "awq"}}), &["not supported", "awq"]),
+        (json!({"quantization_config": {"quant_method": "fp8"}}), &["not supported", "fp8"]),
         (json!({"hidden_act": "gelu"}), &["not supported", "gelu"]),
         (json!({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}), &["not supported", "dynamic"]),
         (json!({"rope_scaling": {"rope_type": "longrope"}}), &["not supported", "longrope"]),
