@@ -20,7 +20,7 @@ fn options(bits: u8, group_size: usize) -> awq::Options {
 /// GPTQ, on scales that were searched first.
 fn both(bits: u8, group_size: usize) -> LayerwisePlan {
     let gptq = gptq::Options::new(gptq::Bits::new(bits).unwrap(), Some(group_size));
-    LayerwisePlan::new(Rounding::Gptq(gptq), Some(options(bits, group_size)))
+    LayerwisePlan::gptq_on_scales(gptq)
 }
 
 fn tokenizer() -> Tokenizer {

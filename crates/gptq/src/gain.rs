@@ -2,7 +2,7 @@
 //!
 //! What is fitted by least squares is shrunk: at the best codes and scales the error is orthogonal to what is left, so `q H wᵀ < w H wᵀ`, and the output of a row is
 //! a little less of what it was, by about its relative loss. Beside the rounding noise of one layer that is nothing. But noise of many layers adds up like the root of their
-//! number, while a per cent less in each of them adds up as it is. So each row's scales are multiplied by `w H wᵀ / q H wᵀ` once its codes are
+//! number, while a per cent less in each of them adds up as it is. So each row's scales are multiplied by `w G wᵀ / q G wᵀ`, `G = Σ x xᵀ`, once its codes are
 //! known: the output then has no part of the original missing, for hardly more loss.
 
 use crate::codec::{GroupCodec, LANES};

@@ -242,3 +242,37 @@ fn shrinkage_helps_on_rows_that_were_not_seen() {
     println!("{sums:?}");
     assert!(sums[1] < 0.95 * sums[0], "{sums:?}");
 }
+
+/// Least squares leaves a row's output too small; with its gain kept it is as large as it was, whatever damping and shrinkage.
+#[test]
+fn a_rows_output_is_as_large_as_it_was() {
+    let (n, out, rows) = (64, 16, 400);
+    let x = inputs(rows, n, 3);
+    let mut stats = InputStats::new(n, Detail::Gram);
+    stats.add(&x, rows, n).unwrap();
+    let weights = random(out * n, 4);
+    // `q G wᵀ / w G wᵀ` of each row.
+    let gains = |keep_gain: bool| -> Vec<f64> {
+        let mut options = Options::new(Bits::new(2).unwrap(), Some(32));
+        options.keep_gain = keep_gain;
+        let factor = Factor::new(&stats, &options).unwrap();
+        let matrix = gptq::quantize(&weights, out, &factor, &options).unwrap().matrix;
+        let mut values = vec![0.0; out * n];
+        matrix.dequantize_into(&mut values).unwrap();
+        let gain = |(w, q): (&[f32], &[f32])| {
+            let outputs = x.chunks(n).map(|x| {
+                let dot = |w: &[f32]| w.iter().zip(x).map(|(w, x)| f64::from(w * x)).sum::<f64>();
+                (dot(w), dot(q))
+            });
+            let (own, both) = outputs.fold((0.0, 0.0), |sum, (w, q)| (sum.0 + w * w, sum.1 + w * q));
+            both / own
+        };
+        weights.chunks(n).zip(values.chunks(n)).map(gain).collect()
+    };
+    let mean = |gains: &[f64]| gains.iter().sum::<f64>() / gains.len() as f64;
+    let (without, with) = (gains(false), gains(true));
+    println!("{:.4} {:.4}", mean(&without), mean(&with));
+    assert!(mean(&without) < 0.99, "{without:?}");
+    // What is left is the rounding of scales to f16.
+    assert!(with.iter().all(|gain| (gain - 1.0).abs() < 1e-3), "{with:?}");
+}

@@ -49,9 +49,9 @@ pub(crate) struct Args {
     /// Sweeps after the first pass in which codes and scales may still change, each about as long as the first; 0: as published.
     #[arg(long, value_name = "N", default_value_t = 1)]
     refine: usize,
-    /// Leave each row's output as small as least squares makes it.
-    #[arg(long)]
-    no_gain: bool,
+    /// Multiply each row's scales, at the end, by what makes its output as large as it was [default: true at 2 and 3 bits].
+    #[arg(long, value_name = "true|false")]
+    gain: Option<bool>,
     #[command(flatten)]
     calibration: CalibrationArgs,
     /// Round to nearest, without calibration: what GPTQ is to be compared with.
@@ -95,7 +95,7 @@ impl Args {
         options.damp = self.damp;
         options.shrink = self.shrink;
         options.refine = self.refine;
-        options.keep_gain = !self.no_gain;
+        options.keep_gain = self.gain.unwrap_or(options.keep_gain);
         options.search = match self.scale_search {
             Search::Minmax => ScaleSearch::MinMax,
             Search::Mse => ScaleSearch::Mse,
@@ -106,9 +106,11 @@ impl Args {
             (_, true) => Order::Natural,
             _ => Order::ActGroupAware,
         };
-        let rounding = if self.rtn { Rounding::Nearest(options) } else { Rounding::Gptq(options) };
-        let scales = self.awq_scales.then(|| awq::Options::new(self.bits, self.group_size.0));
-        let mut plan = LayerwisePlan::new(rounding, scales);
+        let mut plan = match (self.rtn, self.awq_scales) {
+            (true, _) => LayerwisePlan::new(Rounding::Nearest(options), None),
+            (false, true) => LayerwisePlan::gptq_on_scales(options),
+            (false, false) => LayerwisePlan::gptq(options),
+        };
         plan.rules = self.output.skip.iter().chain(&self.module).cloned().collect();
         plan.layout = match self.format {
             None => Layout::Gptq(None),
