@@ -263,6 +263,11 @@ fn scales_that_cannot_be_folded_are_refused() {
         (LinearSite::FfnInput(0), vec![f32::NAN; 8], "NaN for channel 0"),
         (LinearSite::FfnInput(0), vec![1e-45; 8], "for channel 0"),
         (LinearSite::AttentionOutput(0), shared, "channel 2 differs from channel 0"),
+        (
+            LinearSite::AttentionOutput(0),
+            vec![1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 5.0],
+            "channel 7 differs from channel 5",
+        ),
         (LinearSite::Output, vec![1.0; 8], "the head takes none"),
     ];
     for (site, scales, expected) in cases {
@@ -270,4 +275,7 @@ fn scales_that_cannot_be_folded_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
     assert!(folds.is_empty());
+    // Heads of another key/value head have scales of their own.
+    folds.insert(&config, LinearSite::AttentionOutput(0), vec![1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0]).unwrap();
+    assert!(!folds.is_empty());
 }

@@ -66,9 +66,10 @@ impl Folds {
         }
         let heads = (config.num_heads / config.num_kv_heads.max(1), config.head_dim);
         if matches!(site, LinearSite::AttentionOutput(_)) {
-            let shared = shared_channels(heads, scales.len());
-            if let Some(c) = (0..scales.len()).find(|&c| scales[c].to_bits() != scales[shared[c] as usize].to_bits()) {
-                return wrong(format!("channel {c} differs from channel {}, which has the same values", shared[c]));
+            let (of_kv_head, head_dim) = ((heads.0 * heads.1).max(1), heads.1.max(1));
+            let first = |c: usize| c / of_kv_head * of_kv_head + c % head_dim;
+            if let Some(c) = (0..scales.len()).find(|&c| scales[c].to_bits() != scales[first(c)].to_bits()) {
+                return wrong(format!("channel {c} differs from channel {}, which has the same values", first(c)));
             }
         }
         self.heads = Some(heads);
@@ -81,26 +82,14 @@ impl Folds {
         self.scales.get(&site).map(Vec::as_slice)
     }
 
+    /// Adds the scales of other inputs of the same model.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.heads = self.heads.or(other.heads);
+        self.scales.extend(other.scales);
+    }
+
     /// The inputs that have scales.
     pub fn sites(&self) -> impl Iterator<Item = LinearSite> {
         self.scales.keys().copied()
-    }
-}
-
-/// For each channel that o reads the first one with the same values: that of the first query head of its key/value head. `heads`: query heads per
-/// key/value head, channels of a head.
-pub(crate) fn shared_channels(heads: (usize, usize), channels: usize) -> Vec<u32> {
-    let (group, head_dim) = (heads.0.max(1), heads.1.max(1));
-    (0..channels).map(|c| (c / (group * head_dim) * group * head_dim + c % head_dim) as u32).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn query_heads_of_a_kv_head_share() {
-        assert_eq!(shared_channels((2, 2), 8), [0, 1, 0, 1, 4, 5, 4, 5]);
-        assert_eq!(shared_channels((1, 2), 4), [0, 1, 2, 3]);
     }
 }

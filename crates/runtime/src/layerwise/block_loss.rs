@@ -44,14 +44,14 @@ impl<'a> BlockJudge<'a> {
             in_features: columns,
         };
         let after =
-            self.dense(if attends { LinearSite::AttentionOutput(self.l) } else { LinearSite::FfnDown(self.l) })?;
+            self.walk.dense(if attends { LinearSite::AttentionOutput(self.l) } else { LinearSite::FfnDown(self.l) })?;
         let mut inputs = Vec::new();
         let mut outputs = Vec::new();
         let before = match attends {
             true => None,
             false => Some((
-                self.dense(LinearSite::AttentionInput(self.l))?,
-                self.dense(LinearSite::AttentionOutput(self.l))?,
+                self.walk.dense(LinearSite::AttentionInput(self.l))?,
+                self.walk.dense(LinearSite::AttentionOutput(self.l))?,
             )),
         };
         for sample in self.samples {
@@ -88,15 +88,6 @@ impl<'a> BlockJudge<'a> {
             false => self.parts.add_ffn(after, &self.parts.gated(weights, input)?, &mut output)?,
         }
         Ok(output)
-    }
-
-    fn dense(&self, site: LinearSite) -> Result<DenseWeights> {
-        let mut dense = DenseWeights::default();
-        for (name, rows, cols) in self.walk.linears(site) {
-            dense.in_features = cols;
-            dense.values.extend(self.walk.weight(&name, rows, cols)?);
-        }
-        Ok(dense)
     }
 }
 

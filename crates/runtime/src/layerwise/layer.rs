@@ -61,7 +61,6 @@ impl<'a> LayerRun<'a> {
             splits = self.observe(l, |_| true, awq.is_some() && goes_on)?;
             meter.observed(self.walk.config(), l)?;
         }
-        self.walk.set_folds(Folds::new());
         let inputs = scales::prepare(splits)?;
         if let Some(options) = &self.plan.scales {
             let found = scales::search(&self.walk, self.modules, l, &inputs, options, &samples)?;

@@ -65,14 +65,7 @@ pub(super) fn observe(
 
 impl Weights {
     fn load(walk: &LayerWalk<'_>, l: usize) -> Result<Self> {
-        let [qkv, o, gate_up, down] = layer_sites(l).map(|site| -> Result<DenseWeights> {
-            let mut dense = DenseWeights::default();
-            for (name, rows, cols) in walk.linears(site) {
-                dense.in_features = cols;
-                dense.values.extend(walk.weight(&name, rows, cols)?);
-            }
-            Ok(dense)
-        });
+        let [qkv, o, gate_up, down] = layer_sites(l).map(|site| walk.dense(site));
         Ok(Self { qkv: qkv?, o: o?, gate_up: gate_up?, down: down? })
     }
 

@@ -5,7 +5,7 @@ use super::layer::of_site;
 use super::observe::{Split, layer_sites};
 use super::plan::{Module, Modules, awq_options};
 use crate::checkpoint::hf_name;
-use crate::fold::{Folds, divide_stored, shared_channels};
+use crate::fold::{Folds, divide_stored};
 use crate::hf_writer::OwnedTensor;
 use crate::model::{LayerWalk, LinearSite};
 use crate::{Error, Result};
@@ -63,8 +63,7 @@ pub(super) fn search(
             weights.iter().zip(readers).map(|(w, m)| Member { weights: w, out_features: m.rows }).collect();
         let ties = match site {
             LinearSite::AttentionOutput(_) => {
-                let heads = (config.num_heads / config.num_kv_heads.max(1), config.head_dim);
-                Some(shared_channels(heads, config.num_heads * config.head_dim))
+                Some(awq::grouped_query_ties(config.num_heads, config.num_kv_heads, config.head_dim))
             }
             _ => None,
         };

@@ -51,11 +51,7 @@ pub fn search_awq_scales(
     for l in 0..config.num_layers {
         let found = run.search(l, l + 1 < config.num_layers, &options, &mut meter)?;
         meter.quantized_layer(&config, l)?;
-        for site in found.folds.sites() {
-            if let Some(scales) = found.folds.scales(site) {
-                folds.insert(&config, site, scales.to_vec())?;
-            }
-        }
+        folds.extend(found.folds);
     }
     Ok(folds)
 }

@@ -108,6 +108,19 @@ impl<'a> LayerWalk<'a> {
         Ok(values)
     }
 
+    /// The weights of all linears that read an input.
+    ///
+    /// # Errors
+    /// As [`LayerWalk::weight`].
+    pub(crate) fn dense(&self, site: LinearSite) -> Result<DenseWeights> {
+        let mut dense = DenseWeights::default();
+        for (name, rows, cols) in self.linears(site) {
+            dense.in_features = cols;
+            dense.values.extend(self.weight(&name, rows, cols)?);
+        }
+        Ok(dense)
+    }
+
     /// A vector of the checkpoint as f32, if it is there.
     ///
     /// # Errors
