@@ -12,6 +12,7 @@
 //! Channels are padded to a multiple of 16.
 
 use crate::codec::{Codec, GgmlCode};
+pub(crate) use quant_core::float8::Float8;
 use quant_core::lloyd_max::lloyd_max_levels;
 
 /// How the codes of one side are stored.
@@ -25,13 +26,6 @@ pub(crate) enum Storage {
     Int(IntCode),
     /// KIVI's keys: `[tile][bytes of channels][16 tokens]`, several channels in a byte, low bits first; minimum and step per channel and 32 tokens.
     PerChannel { bits: u8 },
-}
-
-/// The two formats of 8-bit floats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Float8 {
-    E4M3,
-    E5M2,
 }
 
 /// Codes `i` of a group that stand for `scale * number(i)`, or `scale * i + minimum`.

@@ -19,7 +19,6 @@ mod codec;
 mod encode;
 mod error;
 mod export;
-mod float8;
 mod layout;
 mod plan;
 mod pool;

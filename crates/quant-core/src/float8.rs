@@ -3,11 +3,25 @@
 //! Formats: "FP8 formats for deep learning", arXiv 2209.05433, table 1. Rounding is to nearest, ties to even; what lies beyond the largest number
 //! becomes that.
 
-use crate::layout::Float8;
+/// The two formats of 8-bit floats.
+///
+/// ```
+/// use quant_core::float8::Float8;
+/// let code = Float8::E4M3.encode(0.3);
+/// assert_eq!(Float8::E4M3.decode(code), 0.3125);
+/// assert_eq!(Float8::E4M3.decode(Float8::E4M3.encode(1e9)), 448.0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Float8 {
+    /// Four bits of exponent, three of mantissa; codes 0x7f and 0xff are NaN.
+    E4M3,
+    /// Five bits of exponent, two of mantissa; infinities and NaN as in binary16.
+    E5M2,
+}
 
 impl Float8 {
     /// The largest number.
-    pub(crate) const fn largest(self) -> f32 {
+    pub const fn largest(self) -> f32 {
         match self {
             Self::E4M3 => 448.0,
             Self::E5M2 => 57344.0,
@@ -15,29 +29,32 @@ impl Float8 {
     }
 
     /// What a code read as a half-precision number by [`Float8::half_bits`] is to be multiplied by: the exponents' biases differ.
-    pub(crate) const fn half_factor(self) -> f32 {
+    pub const fn half_factor(self) -> f32 {
         match self {
             Self::E4M3 => 256.0,
             Self::E5M2 => 1.0,
         }
     }
 
-    /// The code as a half-precision number.
-    pub(crate) const fn half_bits(self, code: u8) -> u16 {
+    /// The code as a half-precision number. The NaN of E4M3 become the numbers that would follow the largest.
+    pub const fn half_bits(self, code: u8) -> u16 {
         match self {
             Self::E4M3 => (code as u16 & 0x80) << 8 | (code as u16 & 0x7f) << 7,
             Self::E5M2 => (code as u16) << 8,
         }
     }
 
-    /// The number of a code that [`encode`](Self::encode) gives.
-    pub(crate) fn decode(self, code: u8) -> f32 {
+    /// The number of a code; NaN for those that are none.
+    pub fn decode(self, code: u8) -> f32 {
+        if self == Self::E4M3 && code & 0x7f == 0x7f {
+            return f32::NAN;
+        }
         half::f16::from_bits(self.half_bits(code)).to_f32() * self.half_factor()
     }
 
-    /// The code nearest to a finite number.
+    /// The code nearest to a number; what lies beyond the largest, infinity and NaN give the largest.
     #[inline(always)]
-    pub(crate) fn encode(self, x: f32) -> u8 {
+    pub fn encode(self, x: f32) -> u8 {
         match self {
             Self::E4M3 => encode::<3, 7>(x, 448.0),
             Self::E5M2 => encode::<2, 15>(x, 57344.0),
