@@ -1,6 +1,9 @@
 //! The one place where an instruction set is chosen.
 
 #[cfg(target_arch = "x86_64")]
+use crate::lanes::{Avx2Lanes, VnniLanes};
+use crate::lanes::{Lanes, Plain};
+#[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd};
 use std::sync::OnceLock;
@@ -8,7 +11,7 @@ use std::sync::OnceLock;
 /// An instruction set that the kernels are built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F, BW, DQ, VL.
+    /// AVX-512 F, BW, DQ, VL. Integer products take VNNI, too; where a machine has AVX-512 without it they run as those of AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// AVX2, FMA, F16C.
@@ -74,6 +77,23 @@ impl Isa {
     }
 }
 
+impl Isa {
+    /// As [`Isa::run`], for an integer kernel.
+    pub(crate) fn run_integer<O: IntegerOp>(self, op: O) -> O::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx2 if !has(self) => op.run::<Plain>(),
+            // SAFETY: `has` found AVX-512 on this machine, and the guard VNNI.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { integer_vnni(op) },
+            // SAFETY: `has` found AVX2 on this machine, which AVX-512 comes with.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx2 => unsafe { integer_avx2(op) },
+            Self::Portable => op.run::<Plain>(),
+        }
+    }
+}
+
 /// True if `isa` is on this machine.
 #[cfg(target_arch = "x86_64")]
 fn has(isa: Isa) -> bool {
@@ -101,4 +121,24 @@ fn run_avx512<O: Op>(op: O) -> O::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<O: Op>(op: O) -> O::Output {
     op.run::<Avx2>()
+}
+
+/// As [`Op`], for the kernels on integers.
+pub(crate) trait IntegerOp {
+    /// What it gives.
+    type Output;
+    /// Computes with the operations of `S`.
+    fn run<S: Lanes>(self) -> Self::Output;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn integer_vnni<O: IntegerOp>(op: O) -> O::Output {
+    op.run::<VnniLanes>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn integer_avx2<O: IntegerOp>(op: O) -> O::Output {
+    op.run::<Avx2Lanes>()
 }

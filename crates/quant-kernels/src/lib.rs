@@ -4,6 +4,8 @@
 //! (AVX-512, AVX2, plain Rust) is chosen once at run time, by [`Isa::best`]. Nothing is rounded but by f32 arithmetic: a weight has the exact value
 //! that `gguf_format::blocks::dequantize` or `quant_core::affine` gives it.
 //!
+//! For int8 weights with int8 activations (W8A8) there is [`matmul_int8`]: sums in i32, exact.
+//!
 //! ```
 //! use gguf_format::GgmlType;
 //! use quant_kernels::{Matrix, matmul};
@@ -27,6 +29,10 @@ mod elementwise;
 mod encoding;
 mod error;
 mod gemm;
+mod int8_activations;
+mod int8_matmul;
+mod int8_weights;
+mod lanes;
 mod matmul;
 mod matrix;
 mod micro;
@@ -39,5 +45,8 @@ pub use dispatch::Isa;
 pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};
 pub use encoding::{AffineBlock, Encoding, is_fast, is_supported};
 pub use error::{Error, Result};
+pub use int8_activations::Int8Activations;
+pub use int8_matmul::{matmul_int8, matmul_int8_with};
+pub use int8_weights::Int8Weights;
 pub use matmul::{matmul, matmul_with};
 pub use matrix::Matrix;

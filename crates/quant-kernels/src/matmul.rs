@@ -84,16 +84,21 @@ fn tasks<'a>(weights: &'a [Matrix<'a>], rows: usize) -> Result<Vec<Task<'a>>> {
 
 /// A place in y that tasks on several threads write to, each its own columns.
 #[derive(Clone, Copy)]
-struct Shared(*mut f32);
+pub(crate) struct Shared(*mut f32);
 // SAFETY: the tasks that share it write to disjoint places.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
+    /// Of a buffer that outlives the tasks.
+    pub(crate) fn new(y: &mut [f32]) -> Self {
+        Self(y.as_mut_ptr())
+    }
+
     /// # Safety
     /// `offset` within the buffer.
-    unsafe fn at(&self, offset: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(&self, offset: usize) -> *mut f32 {
         // SAFETY: the caller's.
         unsafe { self.0.add(offset) }
     }
@@ -114,7 +119,7 @@ fn few_tokens(
     let row_bytes = weights[0].row_bytes()?.max(1);
     let rows = ldy.div_ceil(4 * threads).max((32 << 10) / row_bytes).max(1);
     let tasks = tasks(weights, rows)?;
-    let y = Shared(y.as_mut_ptr());
+    let y = Shared::new(y);
     let run = |task: &Task<'_>| {
         task.each_run(MAX_ROWS, isa, |ty, w, row_bytes, first, rows| {
             for_block_type!(ty, B => {
@@ -236,7 +241,7 @@ fn many_tokens(
         .enumerate()
         .for_each(|(panel, dst)| pack_panel(x, tokens, cols, panel, dst));
 
-    let y = Shared(y.as_mut_ptr());
+    let y = Shared::new(y);
     let packed_x = &packed[..need];
     let done = tasks.par_iter().with_max_len(1).try_for_each(|task| {
         SCRATCH.with_borrow_mut(|scratch| {
