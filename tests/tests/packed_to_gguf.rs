@@ -88,6 +88,7 @@ fn the_same_codes() {
             let tensor = gguf_name(&format!("{module}.weight")).unwrap();
             let info = gguf.tensor(&tensor).unwrap();
             let matrix = packed.matrix(module).unwrap().unwrap();
+            let matrix = matrix.affine().unwrap();
             let (rows, columns) = (matrix.out_features(), matrix.in_features());
             assert_eq!(info.shape(), [rows as u64, columns as u64]);
             let ty = info.ggml_type();

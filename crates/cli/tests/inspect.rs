@@ -190,11 +190,18 @@ fn awq_and_compressed_tensors_directories() {
         assert_eq!(facts["rounded_scales"].as_u64().unwrap() > 0, format == "compressed-tensors", "{facts}");
         assert!(stdout(&golden.join(path), false).contains(&format!("{format}: 4 bits, groups of ")), "{path}");
     }
-    // Known, and not read here.
-    for (path, format) in [("ct_w8a8_int8", "int-quantized"), ("ct_fp8_dynamic", "float-quantized")] {
+    // One byte a weight, and a byte for what it is multiplied with.
+    for (path, format, activations) in [
+        ("ct_w8a8_int8", "int-quantized", "int8, one dynamic scale per token"),
+        ("ct_fp8_dynamic", "float-quantized", "FP8 E4M3, one dynamic scale per token"),
+    ] {
         let path = golden.join("compressed_tensors").join(path);
-        let error = json(&path)["compressed_tensors"]["error"].as_str().unwrap().to_owned();
-        assert!(error.contains(&format!("`format` {format} is not supported")), "{error}");
+        let facts = &json(&path)["compressed_tensors"];
+        assert_eq!((&facts["bits"], &facts["modules"], &facts["group_size"]), (&8.into(), &42.into(), &(-1).into()));
+        assert_eq!((&facts["checkpoint_format"], &facts["stored_as"]), (&format.into(), &serde_json::json!([format])));
+        assert_eq!(facts["activations"], activations);
+        assert!((facts["bits_per_weight"].as_f64().unwrap() - 8.1).abs() < 0.1, "{facts}");
+        assert!(stdout(&path, false).contains(&format!("activations: {activations}")));
     }
 }
 

@@ -1,8 +1,11 @@
 //! `quantization_config` of config.json.
 
-use super::{CheckpointError, Format, NumberType, QuantArgs, Result, Strategy, Target};
+use super::{
+    CheckpointError, EightBitSpec, Format, NumberType, QuantArgs, Result, StaticScales, Strategy, Target, eight_bit,
+};
 use quant_core::affine::{AffineMatrix, Bits};
 use quant_core::checkpoint::{Keys, MAX_PATTERNS, unsupported, wrong};
+use quant_core::eight_bit::EightBitMatrix;
 use serde_json::{Map, Value, json};
 
 /// The config of a compressed-tensors checkpoint.
@@ -44,6 +47,15 @@ pub struct ConfigGroup {
     pub format: Option<Format>,
 }
 
+/// How one module is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// `pack-quantized`.
+    Packed(ModuleSpec),
+    /// `int-quantized`, `float-quantized` and, of 8 bits, `naive-quantized`.
+    EightBit(EightBitSpec),
+}
+
 /// How one module of format `pack-quantized` is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModuleSpec {
@@ -63,6 +75,17 @@ impl Config {
         Self {
             format: Format::PackQuantized,
             groups: vec![ConfigGroup::packed("group_0", vec![Target::linear()], bits, group_size, symmetric)],
+            ignore: vec![Target::Name("lm_head".into())],
+            version: None,
+        }
+    }
+
+    /// A config for writing `int-quantized` or `float-quantized`: all linear layers alike but the head, one scale per row of the weights.
+    pub fn eight_bit(spec: &EightBitSpec) -> Self {
+        let group = ConfigGroup::eight_bit("group_0", vec![Target::linear()], spec);
+        Self {
+            format: eight_bit::format(spec.code),
+            groups: vec![group],
             ignore: vec![Target::Name("lm_head".into())],
             version: None,
         }
@@ -159,29 +182,55 @@ impl Config {
         named.or_else(|| self.groups.iter().find(|g| g.targets.iter().any(Target::is_linear)))
     }
 
+    /// How a linear layer of format `pack-quantized` is stored by this config; `None` if it is left in full precision.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unsupported`] for another format, quantized activations, and weights that are no integers of 2 to 8 bits with a scale per group
+    /// or row.
+    pub fn module(&self, name: &str) -> Result<Option<ModuleSpec>> {
+        match self.storage(name)? {
+            None => Ok(None),
+            Some(Storage::Packed(spec)) => Ok(Some(spec)),
+            Some(Storage::EightBit(spec)) => {
+                Err(unsupported("format", eight_bit::format(spec.code).name(), "pack-quantized"))
+            }
+        }
+    }
+
     /// How a linear layer is stored by this config; `None` if it is left in full precision.
     ///
     /// # Errors
-    /// [`CheckpointError::Unsupported`] for a format other than `pack-quantized`, quantized activations, and weights that are no integers of 2 to 8
-    /// bits with a scale per group or row.
-    pub fn module(&self, name: &str) -> Result<Option<ModuleSpec>> {
-        self.group(name).map_or(Ok(None), |group| self.spec(group))
+    /// [`CheckpointError::Unsupported`] for other formats than those of [`Storage`], and for what these do not have: quantized activations beside packed
+    /// weights, a scale per group beside weights of one byte, activations of another type than the weights, of other than 8 bits, or with scales per group.
+    pub fn storage(&self, name: &str) -> Result<Option<Storage>> {
+        self.group(name).map_or(Ok(None), |group| self.storage_of(group))
     }
 
-    /// Checks that modules of every group can be unpacked here.
+    /// Checks that modules of every group can be read here.
     ///
     /// # Errors
-    /// As [`Config::module`].
+    /// As [`Config::storage`].
     pub fn check_groups(&self) -> Result<()> {
-        self.groups.iter().try_for_each(|group| self.spec(group).map(drop))
+        self.groups.iter().try_for_each(|group| self.storage_of(group).map(drop))
     }
 
-    fn spec(&self, group: &ConfigGroup) -> Result<Option<ModuleSpec>> {
-        let Some(weights) = &group.weights else { return Ok(None) };
+    fn storage_of(&self, group: &ConfigGroup) -> Result<Option<Storage>> {
         let format = group.format.as_ref().unwrap_or(&self.format);
-        if *format != Format::PackQuantized {
-            return Err(unsupported("format", format.name(), "pack-quantized"));
+        match (&group.weights, format) {
+            (None, _) => Ok(None),
+            (Some(weights), Format::PackQuantized) => {
+                Self::packed_spec(group, weights).map(|s| Some(Storage::Packed(s)))
+            }
+            (Some(weights), Format::IntQuantized | Format::FloatQuantized | Format::NaiveQuantized) => {
+                eight_bit::spec(group, weights, format).map(|s| Some(Storage::EightBit(s)))
+            }
+            (Some(_), other) => {
+                Err(unsupported("format", other.name(), "pack-quantized, int-quantized or float-quantized"))
+            }
         }
+    }
+
+    fn packed_spec(group: &ConfigGroup, weights: &QuantArgs) -> Result<ModuleSpec> {
         if group.input_activations.is_some() {
             return Err(unsupported("input_activations", "quantized", "none"));
         }
@@ -200,7 +249,7 @@ impl Config {
             return Err(unsupported(&key("dynamic"), "true", "false"));
         }
         let QuantArgs { symmetric, act_order, .. } = *weights;
-        Ok(Some(ModuleSpec { bits, group_size, symmetric, act_order }))
+        Ok(ModuleSpec { bits, group_size, symmetric, act_order })
     }
 
     /// Checks that readers of this config will read `matrix` rightly as the module `name`.
@@ -226,6 +275,39 @@ impl Config {
         }
         Ok(spec)
     }
+
+    /// Checks that readers of this config will read `matrix`, whose input has these static scales, rightly as the module `name`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotStorable`] for a module that is left in full precision or packed, codes of another kind than the config's, zero points where
+    /// it says symmetric, static scales missing or too many; what [`Config::storage`] refuses.
+    pub fn check_eight_bit(
+        &self,
+        name: &str,
+        matrix: &EightBitMatrix,
+        input: Option<&StaticScales>,
+    ) -> Result<EightBitSpec> {
+        let no = |why: &str| Err(CheckpointError::NotStorable { why: format!("module `{name}`: {why}") });
+        let spec = match self.storage(name)? {
+            None => return no("the config leaves it in full precision"),
+            Some(Storage::Packed(_)) => return no("the config says pack-quantized"),
+            Some(Storage::EightBit(spec)) => spec,
+        };
+        if spec.code != matrix.code() {
+            return no("whole numbers and floats: the config says the other");
+        }
+        if spec.symmetric && matrix.zeros().is_some() {
+            return no("zero points, symmetric in the config");
+        }
+        if !spec.per_row && matrix.scales().iter().any(|scale| Some(scale) != matrix.scales().first()) {
+            return no("scales that differ from row to row, one for all in the config");
+        }
+        match (spec.is_static(), input) {
+            (true, None) => no("no scale of its input, which the config says is static"),
+            (false, Some(_)) => no("a scale of its input, which the config does not say is static"),
+            _ => Ok(spec),
+        }
+    }
 }
 
 impl ConfigGroup {
@@ -246,6 +328,13 @@ impl ConfigGroup {
             input_activations: None,
             format: Some(Format::PackQuantized),
         }
+    }
+
+    /// A group of format `int-quantized` or `float-quantized`.
+    pub fn eight_bit(name: &str, targets: Vec<Target>, spec: &EightBitSpec) -> Self {
+        let (weights, input_activations) = eight_bit::args(spec);
+        let format = Some(eight_bit::format(spec.code));
+        Self { name: name.to_owned(), targets, weights: Some(weights), input_activations, format }
     }
 
     fn from_json(name: &str, json: &Value, count: usize) -> Result<Self> {
@@ -376,7 +465,7 @@ mod tests {
                 json!({"format": "int-quantized", "config_groups": {"g": {"targets": ["Linear"], "weights": {}}}}),
                 "`format` int-quantized is not supported: pack-quantized is",
             ),
-            (group(json!({"format": "float-quantized"})), "`format` float-quantized"),
+            (group(json!({"format": "marlin-24"})), "`format` marlin-24"),
             (group(json!({"input_activations": {"num_bits": 8}})), "`input_activations`"),
             (weights(json!({"type": "float"})), "num_bits` 4 bits, Float"),
             (weights(json!({"num_bits": 1})), "num_bits` 1 bits"),

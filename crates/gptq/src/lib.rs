@@ -20,6 +20,8 @@
 //! Numerical trouble is no error: damping rises until the Hessian can be factored, and if nothing helps the matrix is rounded to nearest and
 //! its [`Report`] says why. NaN weights, wrong lengths and impossible options are errors ([`GptqError`]).
 //!
+//! [`quantize_eight_bit`] does the same to one byte a weight, whole numbers or FP8, with a scale per row (W8A8).
+//!
 //! [`checkpoint`] is the layout that GPTQ tools store such matrices in, and its config.
 //!
 //! The feature `candle` adds tensors in and out.
@@ -32,6 +34,7 @@ mod affine_grid;
 pub mod candle;
 pub mod checkpoint;
 mod codec;
+mod eight_bit_grid;
 mod error;
 mod factor;
 mod gain;
@@ -44,11 +47,12 @@ mod solver;
 
 pub use affine_grid::{AffineGrid, AffineParams};
 pub use codec::{GroupCodec, LANES};
+pub use eight_bit_grid::EightBitGrid;
 pub use error::GptqError;
 pub use factor::{Factor, Fallback};
 pub use options::{FitFrom, Options, Order, Passes, ScaleSearch};
 pub use quant_core::affine::{AffineMatrix, Bits};
-pub use quantize::{Quantized, Report, loss, quantize, quantize_onto, round_to_nearest};
+pub use quantize::{Quantized, Report, loss, quantize, quantize_eight_bit, quantize_onto, round_to_nearest};
 pub use solver::Solution;
 
 #[cfg(doctest)]

@@ -2,12 +2,14 @@
 
 use crate::affine_grid::{AffineGrid, AffineParams};
 use crate::codec::GroupCodec;
+use crate::eight_bit_grid::EightBitGrid;
 use crate::factor::{Factor, Fallback};
 use crate::solver::{self, Solution};
 use crate::{FitFrom, GptqError, Options, Passes};
 use half::f16;
 use quant_core::UpperTriangle;
 use quant_core::affine::{AffineMatrix, AffineParts};
+use quant_core::eight_bit::{EightBitCode, EightBitMatrix, EightBitParts};
 use quant_core::error_metrics::ErrorAccumulator;
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
@@ -83,13 +85,53 @@ pub fn quantize(
     let matrix = matrix.map_err(|_| GptqError::Shape { out_features, in_features })?;
     let report = Report {
         loss,
-        nmse: nmse(weights, &matrix),
+        nmse: nmse(weights, in_features, |row, values| matrix.dequantize_row_into(row, values).is_ok()),
         damp: factor.damp,
         fallback: factor.fallback(),
         dead_columns: factor.dead_columns,
         time: start.elapsed(),
     };
     Ok(Quantized { matrix, report })
+}
+
+/// Quantizes `weights`, `[out_features, in_features]` row-major, to one byte a weight and an f32 scale a row, for products with 8-bit activations.
+///
+/// Of `options` the bits, groups and symmetry do not count.
+///
+/// # Errors
+/// As [`quantize`]; there is no scale that does not fit.
+pub fn quantize_eight_bit(
+    weights: &[f32],
+    out_features: usize,
+    factor: &Factor,
+    code: EightBitCode,
+    options: &Options,
+) -> Result<(EightBitMatrix, Report), GptqError> {
+    let start = Instant::now();
+    let in_features = factor.in_features();
+    let same_order = factor.order.kind == options.order || factor.fallback() == Some(Fallback::Asked);
+    if factor.order.group_size != in_features || !same_order {
+        return Err(GptqError::OtherOptions);
+    }
+    let passes = Passes { fit_from: FitFrom::Updated, refine: options.refine, keep_gain: options.keep_gain };
+    let grid = EightBitGrid::new(code, options);
+    let Solution { codes, params: scales, loss } = quantize_onto(&grid, weights, out_features, factor, passes)?;
+    let codes = codes.into_iter().map(|code| code as i8).collect();
+    if let Some(row) = scales.iter().position(|scale| !scale.is_finite()) {
+        return Err(GptqError::ScaleRange { row, group: 0 });
+    }
+    let parts = EightBitParts { out_features, in_features, code, codes, scales, zeros: None };
+    // The parts were made for each other.
+    let matrix = EightBitMatrix::from_parts(parts).map_err(|_| GptqError::Shape { out_features, in_features })?;
+    let report = Report {
+        loss,
+        nmse: nmse(weights, in_features, |row, values| matrix.dequantize_row_into(row, values).is_ok()),
+        damp: factor.damp,
+        fallback: factor.fallback(),
+        dead_columns: factor.dead_columns,
+        time: start.elapsed(),
+    };
+    Ok((matrix, report))
 }
 
 /// Rounds each weight to its nearest code: what [`quantize`] falls back to, and what it is to be compared with.
@@ -156,17 +198,17 @@ pub fn loss(weights: &[f32], approximation: &[f32], gram: &UpperTriangle, rows: 
     Ok(sums.iter().sum::<f64>() / rows.max(1) as f64)
 }
 
-fn nmse(weights: &[f32], matrix: &AffineMatrix) -> f64 {
-    let n = matrix.in_features();
+/// `dequantize` writes the values of a row.
+fn nmse(weights: &[f32], in_features: usize, dequantize: impl Fn(usize, &mut [f32]) -> bool + Sync) -> f64 {
     let of_row = |(row, weights): (usize, &[f32])| {
-        let (mut sums, mut values) = (ErrorAccumulator::new(), vec![0.0; n]);
+        let (mut sums, mut values) = (ErrorAccumulator::new(), vec![0.0; in_features]);
         // Both are rows of the matrix.
-        if matrix.dequantize_row_into(row, &mut values).is_ok() {
+        if dequantize(row, &mut values) {
             let _ = sums.add(weights, &values);
         }
         sums
     };
-    let rows: Vec<ErrorAccumulator> = weights.par_chunks_exact(n).enumerate().map(of_row).collect();
+    let rows: Vec<ErrorAccumulator> = weights.par_chunks_exact(in_features).enumerate().map(of_row).collect();
     let mut all = ErrorAccumulator::new();
     rows.iter().for_each(|row| all.merge(row));
     all.finish().nmse

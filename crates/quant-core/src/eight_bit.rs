@@ -188,8 +188,8 @@ impl EightBitMatrix {
         if out.len() != self.parts.codes.len() {
             return Err(EightBitError::Length { part: "out", expected: self.parts.codes.len(), found: out.len() });
         }
-        let rows = out.chunks_exact_mut(self.parts.in_features).enumerate();
-        rows.map(|(row, out)| self.dequantize_row_into(row, out)).collect()
+        let mut rows = out.chunks_exact_mut(self.parts.in_features).enumerate();
+        rows.try_for_each(|(row, out)| self.dequantize_row_into(row, out))
     }
 }
 

@@ -4,19 +4,6 @@ use crate::{Error, Result};
 use gguf_format::GgmlType;
 use half::{bf16, f16};
 
-/// How the activations of a product are rounded first.
-///
-/// [`Activations::Ggml`] reproduces the error that llama.cpp adds to that of the weights: the values that its integer products see, here multiplied in
-/// f32. It is there to compare with llama.cpp and to foretell its figures, not to be quick.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Activations {
-    /// Not at all.
-    #[default]
-    F32,
-    /// As ggml does before a product with weights of the type ([`ActivationGrid::of`]).
-    Ggml,
-}
-
 /// The `vec_dot_type` of a weight type: the grid that ggml rounds the other factor to (`type_traits_cpu` in ggml-cpu.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActivationGrid {

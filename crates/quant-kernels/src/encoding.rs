@@ -10,6 +10,8 @@ pub enum Encoding {
     Ggml(GgmlType),
     /// Blocks made by [`crate::AffineWeights::pack`].
     Affine(AffineBlock),
+    /// FP8 numbers of 4 bits of exponent and 3 of mantissa, a byte each, without a scale.
+    E4M3,
 }
 
 /// Blocks of affine codes: bits of a code, and how many share a scale and a zero point.
@@ -54,6 +56,7 @@ impl std::fmt::Display for Encoding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ggml(ty) => ty.fmt(f),
+            Self::E4M3 => f.write_str("E4M3"),
             Self::Affine(block) => write!(f, "{} bits in blocks of {}", block.bits, block.len),
         }
     }
@@ -64,6 +67,7 @@ impl Encoding {
     pub fn bytes_for(self, n: usize) -> Option<usize> {
         match self {
             Self::Ggml(ty) => ty.bytes_for(n as u64).and_then(|bytes| usize::try_from(bytes).ok()),
+            Self::E4M3 => Some(n),
             Self::Affine(block) => {
                 n.is_multiple_of(block.len()).then(|| (n / block.len()).checked_mul(block.bytes()))?
             }
@@ -71,14 +75,14 @@ impl Encoding {
     }
 }
 
-/// True if the products take this encoding: affine blocks, and every type that `gguf_format::blocks` can dequantize. Those without a decoder here
+/// True if the products take this encoding: affine blocks, E4M3, and every type that `gguf_format::blocks` can dequantize. Those without a decoder here
 /// ([`is_fast`]) are dequantized by that crate, row by row, on each use.
 pub fn is_supported(encoding: impl Into<Encoding>) -> bool {
     let encoding = encoding.into();
     is_fast(encoding) || matches!(encoding, Encoding::Ggml(ty) if blocks::can_dequantize(ty))
 }
 
-/// True if weights of this encoding are decoded in registers: affine blocks, F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS.
+/// True if weights of this encoding are decoded in registers: affine blocks, E4M3, F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS.
 pub fn is_fast(encoding: impl Into<Encoding>) -> bool {
     for_block_type!(encoding.into(), B => B::LEN).is_some()
 }

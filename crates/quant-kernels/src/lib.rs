@@ -38,7 +38,7 @@ mod matrix;
 mod micro;
 mod simd;
 
-pub use activations::{ActivationGrid, Activations};
+pub use activations::ActivationGrid;
 pub use affine_weights::{AffineWeights, gather};
 pub use attention::{KvStore, attention, attention_with};
 pub use dispatch::Isa;

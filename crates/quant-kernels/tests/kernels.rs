@@ -4,9 +4,54 @@
 use gguf_format::{GgmlType, blocks};
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
 use quant_kernels::{
-    AffineWeights, Isa, KvStore, Matrix, attention_with, gather, is_supported, matmul_with, rms_norm, rope,
+    AffineWeights, Encoding, Isa, KvStore, Matrix, attention_with, gather, is_supported, matmul_with, rms_norm, rope,
     silu_mul_with,
 };
+
+/// FP8 weights: every code, and products of rows of any length.
+#[test]
+fn e4m3() {
+    use quant_core::float8::Float8;
+    let all: Vec<u8> = (0..=255).collect();
+    for isa in Isa::available() {
+        // The product with one 1 a token picks a code.
+        let mut x = vec![0.0; 16 * 16];
+        (0..16).for_each(|t| x[t * 17] = 1.0);
+        let mut y = vec![0.0; 256];
+        let weights = Matrix::new(Encoding::E4M3, 16, 16, &all).unwrap();
+        matmul_with(isa, &x, 16, &[weights], &mut y).unwrap();
+        for (code, value) in all.iter().map(|&code| (code, y[usize::from(code % 16) * 16 + usize::from(code / 16)])) {
+            let expected = match code & 0x7f {
+                0x7f => {
+                    if code == 0x7f {
+                        480.0
+                    } else {
+                        -480.0
+                    }
+                }
+                _ => Float8::E4M3.decode(code),
+            };
+            assert_eq!(value, expected, "{isa:?} {code:#x}");
+        }
+        let mut random = Random(7);
+        for cols in [1, 15, 17, 100, 600] {
+            for tokens in [1, 3, 9, 40] {
+                let codes: Vec<u8> =
+                    random.bytes(5 * cols).iter().map(|c| if c & 0x7f > 0x60 { 0x21 } else { *c }).collect();
+                let x = random.values(tokens * cols);
+                let weights = Matrix::new(Encoding::E4M3, 5, cols, &codes).unwrap();
+                let mut y = vec![0.0; tokens * 5];
+                matmul_with(isa, &x, tokens, &[weights], &mut y).unwrap();
+                for (at, y) in y.iter().enumerate() {
+                    let (x, w) = (&x[at / 5 * cols..][..cols], &codes[at % 5 * cols..][..cols]);
+                    let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(Float8::E4M3.decode(*w)));
+                    let (sum, size) = terms.fold((0.0, 0.0), |(s, m), t| (s + t, m + t.abs()));
+                    assert!((f64::from(*y) - sum).abs() <= 1e-5 * size + 1e-12, "{isa:?} {cols} {tokens}: {y} {sum}");
+                }
+            }
+        }
+    }
+}
 
 /// xorshift64*.
 struct Random(u64);

@@ -63,8 +63,19 @@ impl Args {
         let report = run_plan(plan, &self.out)?;
         if !self.json {
             print_packed(&source)?;
+            print_activations(&checkpoint)?;
         }
         print_report(&report, self.json, false)
+    }
+}
+
+/// What GGUF cannot say.
+fn print_activations(checkpoint: &Checkpoint) -> CliResult {
+    let Checkpoint::HfDir(dir) = checkpoint else { return Ok(()) };
+    let summary = dir.packed()?.map(|packed| packed.config().summary());
+    match summary.and_then(|summary| summary.activations) {
+        None => Ok(()),
+        Some(how) => to_stdout(|out| writeln!(out, "activations ({how}) are left to the reader: GGUF does not say")),
     }
 }
 
@@ -86,7 +97,7 @@ fn print_packed(source: &ModelSource) -> CliResult {
         for (ty, (count, nmse)) in &kept {
             let cost = match *nmse {
                 0.0 => "exact".to_owned(),
-                nmse => format!("minima rounded to F16, NMSE at most {nmse:.1e}"),
+                nmse => format!("scales or minima rounded to F16, NMSE at most {nmse:.1e}"),
             };
             writeln!(out, "{count} matrices keep their codes as {ty}: {cost}")?;
         }

@@ -18,6 +18,7 @@ mod run;
 mod split;
 mod tokenize;
 mod verify;
+mod w8a8;
 
 use crate::error::CliResult;
 
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Gguf(Box<gguf::Args>),
     Gptq(Box<gptq::Args>),
     Awq(Box<awq::Args>),
+    W8a8(Box<w8a8::Args>),
     Perplexity(perplexity::Args),
     Run(Box<run::Args>),
     Bench(bench::Args),
@@ -53,6 +55,7 @@ impl Command {
             Self::Gguf(args) => args.run(),
             Self::Gptq(args) => args.run(),
             Self::Awq(args) => args.run(),
+            Self::W8a8(args) => args.run(),
             Self::Perplexity(args) => args.run(),
             Self::Run(args) => args.run(),
             Self::Bench(args) => args.run(),

@@ -33,9 +33,9 @@ pub(crate) struct Args {
     /// Write all logits to this file: 4·tokens·vocab bytes.
     #[arg(long, value_name = "F.safetensors")]
     save_logits: Option<PathBuf>,
-    /// Activations of MODEL's products: as they are, or rounded as llama.cpp rounds them, which foretells its figures. A base model's stay as
-    /// they are, as does its cache.
-    #[arg(long, value_enum, default_value = "f32")]
+    /// Activations of MODEL's products: rounded where the model says so (W8A8), never, or as llama.cpp rounds them, which foretells its figures. A base
+    /// model's are as it says, and its cache is not quantized.
+    #[arg(long, value_enum, default_value = "model")]
     activations: ActivationsArg,
     #[command(flatten)]
     cache: CacheArgs,
@@ -46,6 +46,7 @@ pub(crate) struct Args {
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
 enum ActivationsArg {
+    Model,
     F32,
     Ggml,
 }
@@ -63,6 +64,7 @@ impl Args {
         let text = self.text.as_deref().map(input::read_text).transpose()?;
         let (mut model, tokenizer) = input::load(&self.model)?;
         model.set_activations(match self.activations {
+            ActivationsArg::Model => Activations::Model,
             ActivationsArg::F32 => Activations::F32,
             ActivationsArg::Ggml => Activations::Ggml,
         })?;

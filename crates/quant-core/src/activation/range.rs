@@ -111,7 +111,7 @@ impl ValueRange {
         for (bin, &counts) in self.counts.iter().enumerate().rev() {
             beyond += counted(counts) as f64;
             if beyond > cut {
-                return f32::from_bits((bin as u32) << 16 | 0xffff);
+                return f32::from_bits(((bin as u32) << 16) | 0xffff);
             }
         }
         0.0
@@ -150,7 +150,7 @@ impl ValueRange {
         for (bin, counts) in self.counts.iter().enumerate() {
             for (&count, sign) in counts.iter().zip([1.0, -1.0]) {
                 if count > 0 {
-                    let point = |i| f32::from_bits((bin as u32) << 16 | (2 * i + 1) * (0x8000 / POINTS));
+                    let point = |i| f32::from_bits(((bin as u32) << 16) | ((2 * i + 1) * (0x8000 / POINTS)));
                     let share = count as f64 / f64::from(POINTS);
                     points.extend((0..POINTS).map(|i| ((sign * point(i)).clamp(self.low, self.high), share)));
                 }

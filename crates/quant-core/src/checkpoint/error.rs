@@ -2,6 +2,7 @@
 
 use crate::affine::AffineError;
 use crate::bit_stream::BitStreamError;
+use crate::eight_bit::EightBitError;
 
 /// Result with [`CheckpointError`].
 pub type Result<T, E = CheckpointError> = std::result::Result<T, E>;
@@ -49,6 +50,9 @@ pub enum CheckpointError {
     /// The parts do not make a matrix.
     #[error(transparent)]
     Affine(#[from] AffineError),
+    /// The parts do not make a matrix of one byte a weight.
+    #[error(transparent)]
+    EightBit(#[from] EightBitError),
     /// Codes and words do not go together.
     #[error(transparent)]
     BitStream(#[from] BitStreamError),

@@ -9,6 +9,8 @@ use half::{bf16, f16};
 pub enum DType {
     /// 8-bit integers.
     I8,
+    /// FP8 of 4 bits of exponent and 3 of mantissa.
+    F8E4M3,
     /// 16-bit integers.
     I16,
     /// 32-bit integers.
@@ -28,6 +30,7 @@ impl DType {
     pub const fn name(self) -> &'static str {
         match self {
             Self::I8 => "I8",
+            Self::F8E4M3 => "F8_E4M3",
             Self::I16 => "I16",
             Self::I32 => "I32",
             Self::I64 => "I64",
@@ -40,7 +43,7 @@ impl DType {
     /// Bytes of an element.
     pub const fn size(self) -> usize {
         match self {
-            Self::I8 => 1,
+            Self::I8 | Self::F8E4M3 => 1,
             Self::I16 | Self::F16 | Self::BF16 => 2,
             Self::I32 | Self::F32 => 4,
             Self::I64 => 8,

@@ -9,7 +9,7 @@ mod k_quants;
 mod small_blocks;
 
 pub(crate) use affine::{Affine, HEADER as AFFINE_HEADER};
-pub(crate) use dense::{Bf16, F16, F32};
+pub(crate) use dense::{Bf16, E4M3, F16, F32};
 pub(crate) use k_quants::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 pub(crate) use small_blocks::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
@@ -91,6 +91,7 @@ macro_rules! for_block_type {
             Encoding::Ggml(GgmlType::Q6_K) => with!(codes::Q6K),
             Encoding::Ggml(GgmlType::IQ4_NL) => with!(codes::Iq4Nl),
             Encoding::Ggml(GgmlType::IQ4_XS) => with!(codes::Iq4Xs),
+            Encoding::E4M3 => with!(codes::E4M3),
             Encoding::Affine(AffineBlock { bits, len }) => match (bits, len) {
                 (2, 16) => with!(codes::Affine<2, 16>),
                 (2, 32) => with!(codes::Affine<2, 32>),

@@ -9,8 +9,8 @@ mod shard;
 
 pub use hf_dir::{HfDir, HfEntry};
 pub use names::{gguf_name, hf_name};
-pub use packed::{PackedConfig, PackedFacts, PackedModules, PackedSummary};
-pub(crate) use packed::{Parts, error as packed_error};
+pub use packed::{EightBitLinear, MatrixRef, ModuleMatrix, PackedConfig, PackedFacts, PackedModules, PackedSummary};
+pub(crate) use packed::{Parts, error as packed_error, quantized_modules};
 pub use safetensors_file::SafetensorsFile;
 
 use crate::{Error, ModelConfig, Result};

@@ -14,6 +14,7 @@
 //! with these codes, and is converted by value.
 
 use super::RowOrder;
+use crate::checkpoint::ModuleMatrix;
 use gguf_format::GgmlType;
 use half::f16;
 use quant_core::affine::AffineMatrix;
@@ -156,15 +157,14 @@ pub(super) fn rounding(matrix: &AffineMatrix, ty: GgmlType) -> ErrorMetrics {
 }
 
 /// The values as F32, in GGUF's order.
-pub(super) fn to_values(matrix: &AffineMatrix, order: RowOrder) -> crate::Result<Vec<u8>> {
-    let columns = matrix.in_features();
-    let mut bytes = vec![0u8; matrix.codes().len() * 4];
+pub(super) fn to_values(matrix: &ModuleMatrix, order: RowOrder) -> crate::Result<Vec<u8>> {
+    let [rows, columns] = matrix.shape();
+    let mut bytes = vec![0u8; rows * columns * 4];
     bytes.par_chunks_exact_mut(columns * 4).enumerate().try_for_each(|(row, bytes)| {
         let mut values = vec![0.0f32; columns];
         let stored = order.stored_row(row as u64) as usize;
-        if stored < matrix.out_features() {
-            let wrong = |e: quant_core::affine::AffineError| crate::Error::Usage(e.to_string());
-            matrix.dequantize_row_into(stored, &mut values).map_err(wrong)?;
+        if stored < rows {
+            matrix.dequantize_row_into(stored, &mut values)?;
         }
         for (bytes, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
             *bytes = value.to_le_bytes();
@@ -240,7 +240,8 @@ mod tests {
                 }
                 assert!((rounding.max_abs - f64::from(largest)).abs() < 1e-6, "{} {largest}", rounding.max_abs);
                 let mut raw = vec![0.0; 256];
-                blocks::dequantize(GgmlType::F32, &to_values(&matrix, order).unwrap(), &mut raw).unwrap();
+                blocks::dequantize(GgmlType::F32, &to_values(&matrix.clone().into(), order).unwrap(), &mut raw)
+                    .unwrap();
                 let row = order.stored_row(1) as usize;
                 assert_eq!(raw[64..128], expected[row * 64..][..64]);
             }

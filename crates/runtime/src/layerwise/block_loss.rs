@@ -99,7 +99,7 @@ fn round(members: &[(&Module, &[f32])], scales: &[f32], options: &awq::Options) 
         let rounded =
             awq::round(weights, module.rows, scales, None, None, &options).map_err(|e| failed(&module.name, e))?;
         let from = dense.values.len();
-        super::sequential::push_dequantized(&mut dense.values, &rounded.matrix)?;
+        super::sequential::push_dequantized(&mut dense.values, &rounded.matrix.into())?;
         for row in dense.values[from..].chunks_exact_mut(scales.len().max(1)) {
             row.iter_mut().zip(scales).for_each(|(v, s)| *v /= s);
         }

@@ -6,10 +6,10 @@ use super::progress::Meter;
 use super::report::ModuleReport;
 use super::{round_awq, scales};
 use crate::Result;
+use crate::checkpoint::ModuleMatrix;
 use crate::fold::Folds;
 use crate::hf_writer::OwnedTensor;
 use crate::model::{LayerWalk, LinearSite};
-use gptq::AffineMatrix;
 use std::collections::{BTreeMap, HashMap};
 
 /// Sequences that blocks are judged by, at most.
@@ -27,7 +27,7 @@ pub(super) struct LayerRun<'a> {
 /// A layer's result.
 #[derive(Default)]
 pub(super) struct QuantizedLayer {
-    pub(super) matrices: Vec<(String, AffineMatrix)>,
+    pub(super) matrices: Vec<(String, ModuleMatrix)>,
     /// Biases that scales were folded into, by module.
     pub(super) biases: HashMap<String, Vec<f32>>,
     /// Norms that scales were folded into.
@@ -108,7 +108,7 @@ impl<'a> LayerRun<'a> {
     pub(super) fn pass_through(
         &mut self,
         l: usize,
-        matrices: &HashMap<String, AffineMatrix>,
+        matrices: &HashMap<String, ModuleMatrix>,
         folds: Folds,
         meter: &mut Meter<'_>,
     ) -> Result<()> {

@@ -42,7 +42,7 @@ mod search_only;
 mod sequential;
 mod statistics;
 
-pub use plan::{AwqRounding, LayerwisePlan, Layout, Rounding};
+pub use plan::{ActivationSpec, AwqRounding, InputScales, LayerwisePlan, Layout, Rounding, W8A8};
 pub use progress::Progress;
 pub use report::{LayerwiseReport, ModuleReport};
 pub use search_only::search_awq_scales;

@@ -6,10 +6,15 @@ use crate::checkpoint::{PackedConfig, hf_name};
 use crate::model::{LayerWalk, LinearSite};
 use crate::{Error, Result};
 use awq::checkpoint::AwqConfig;
+use compressed_tensors::{Config, EightBitSpec, Target};
 use gptq::checkpoint::{DynamicRule, GptqConfig, ModuleSpec, ZeroPoint, is_stored_width};
 use gptq::{Options, Order};
+use quant_core::activation::{ActivationGrid, RangeMethod};
+use quant_core::eight_bit::EightBitCode;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+pub use compressed_tensors::{ActivationSpec, InputScales};
 
 /// How matrices get their codes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +47,37 @@ pub enum Layout {
     Awq,
     /// As vLLM does (`pack-quantized`).
     CompressedTensors,
+    /// One byte a weight with a scale per row, for products with 8-bit activations (`int-quantized`, `float-quantized`). Bits, groups and symmetry of the
+    /// rounding's options do not count.
+    EightBit(W8A8),
+}
+
+/// What weights and activations of 8 bits are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct W8A8 {
+    /// Of a weight.
+    pub code: EightBitCode,
+    /// Of activations, and where their scales come from; `None` leaves them in full precision.
+    pub activations: Option<ActivationSpec>,
+    /// How much of what the calibration showed a static scale spans.
+    pub range: RangeMethod,
+}
+
+impl W8A8 {
+    /// Symmetric, activations with a dynamic scale per token.
+    pub fn dynamic(code: EightBitCode) -> Self {
+        let grid = match code {
+            EightBitCode::Int8 => ActivationGrid::Int8 { symmetric: true },
+            EightBitCode::E4M3 => ActivationGrid::E4M3,
+        };
+        let activations = Some(ActivationSpec { grid, scales: InputScales::Token });
+        Self { code, activations, range: RangeMethod::Max }
+    }
+
+    /// The grid of inputs with static scales.
+    pub(super) fn static_grid(&self) -> Option<ActivationGrid> {
+        self.activations.filter(|a| a.scales == InputScales::Static).map(|a| a.grid)
+    }
 }
 
 /// How a model is quantized.
@@ -127,9 +163,17 @@ impl LayerwisePlan {
     /// Whether calibration sequences are needed.
     pub fn calibrates(&self) -> bool {
         match self.rounding {
-            Rounding::Nearest(_) => self.scales.is_some(),
+            Rounding::Nearest(_) => self.scales.is_some() || self.static_inputs().is_some(),
             Rounding::Gptq(_) => true,
             Rounding::Awq(awq) => self.scales.is_some() || awq.clip,
+        }
+    }
+
+    /// Where inputs get static scales: their grid, and how much of what is seen it spans.
+    pub(super) fn static_inputs(&self) -> Option<(ActivationGrid, RangeMethod)> {
+        match self.layout {
+            Layout::EightBit(w8a8) => w8a8.static_grid().map(|grid| (grid, w8a8.range)),
+            _ => None,
         }
     }
 
@@ -149,6 +193,17 @@ impl LayerwisePlan {
                         Err(Error::Usage(format!("{why}, not {bits}; compressed-tensors' takes 2 to 8")))
                     }
                 }
+            }
+            Layout::EightBit(w8a8) => {
+                let mut made = Config::eight_bit(&EightBitSpec::new(w8a8.code, w8a8.activations));
+                for rule in &config.dynamic {
+                    if rule.overrides().is_some() {
+                        return Err(Error::Usage("weights of one byte have one setting for all modules".to_owned()));
+                    }
+                    let target = Target::new("rule", &format!("re:{}", rule.pattern()), config.dynamic.len());
+                    made.ignore.push(target.map_err(|e| Error::Usage(e.to_string()))?);
+                }
+                Ok(made.into())
             }
             Layout::CompressedTensors => {
                 PackedConfig::compressed_tensors_of(&config).map_err(|e| Error::Usage(e.to_string()))
@@ -199,7 +254,11 @@ impl LayerwisePlan {
                 let spec = config.module(&name);
                 if let Some(spec) = &spec {
                     any = true;
-                    check_shape(rows, cols, spec.group_size).map_err(|why| {
+                    let fits = match self.layout {
+                        Layout::EightBit(_) => check_columns(cols),
+                        _ => check_shape(rows, cols, spec.group_size),
+                    };
+                    fits.map_err(|why| {
                         Error::Usage(format!("{}: module `{name}` [{rows}, {cols}]: {why}", source.display()))
                     })?;
                 }
@@ -222,7 +281,7 @@ impl LayerwisePlan {
             _ => "rounded to nearest".to_owned(),
         };
         let scales = (&self.scales, self.block_loss);
-        format!("{:?}\n{scales:?}\n{:?}\n{:?}\n{tokens}", self.rounding, self.rules, self.row_limit)
+        format!("{:?} {:?}\n{scales:?}\n{:?}\n{:?}\n{tokens}", self.layout, self.rounding, self.rules, self.row_limit)
     }
 }
 
@@ -244,6 +303,14 @@ pub(super) fn awq_options(options: &awq::Options, spec: &ModuleSpec) -> awq::Opt
     let mut options = *options;
     (options.bits, options.group_size, options.zero_point) = (spec.bits, spec.group_size, !spec.sym);
     options
+}
+
+fn check_columns(cols: usize) -> Result<(), String> {
+    // Sums of that many products of bytes fit 32 bits.
+    match cols {
+        ..=0x1_0000 => Ok(()),
+        _ => Err("integer products take at most 65536 columns; a rule can leave it in full precision".to_owned()),
+    }
 }
 
 fn check_shape(rows: usize, cols: usize, group_size: Option<usize>) -> Result<(), String> {

@@ -25,7 +25,7 @@ pub struct LayerwiseReport {
 pub struct ModuleReport {
     /// `model.layers.0.self_attn.q_proj`.
     pub name: String,
-    /// `gptq` or `awq`.
+    /// `gptq`, `awq`, or what a weight of one byte is: `int8`, `fp8`.
     pub method: &'static str,
     /// Bits of a code.
     pub bits: u8,
@@ -52,8 +52,12 @@ pub struct ModuleReport {
 impl ModuleReport {
     /// With the keys of the command's JSON.
     pub fn to_json(&self) -> Value {
+        let ty = match self.method {
+            "int8" | "fp8" => self.method.to_owned(),
+            method => format!("{method}-{}bit", self.bits),
+        };
         json!({
-            "name": self.name, "type": format!("{}-{}bit", self.method, self.bits), "bits": self.bits,
+            "name": self.name, "type": ty, "bits": self.bits,
             "group_size": self.group_size, "bits_per_weight": self.bits_per_weight, "loss": self.loss, "nmse": self.nmse,
             "damp": self.damp, "fallback": self.fallback, "dead_columns": self.dead_columns,
             "clipped_groups": self.clipped_groups, "seconds": self.seconds,
@@ -63,7 +67,9 @@ impl ModuleReport {
     fn from_json(json: &Value) -> Option<Self> {
         Some(Self {
             name: json["name"].as_str()?.to_owned(),
-            method: ["gptq", "awq"].into_iter().find(|m| json["type"].as_str().is_some_and(|t| t.starts_with(m)))?,
+            method: ["gptq", "awq", "int8", "fp8"]
+                .into_iter()
+                .find(|m| json["type"].as_str().is_some_and(|t| t.starts_with(m)))?,
             bits: json["bits"].as_u64()?.try_into().ok()?,
             group_size: json["group_size"].as_u64()?.try_into().ok()?,
             bits_per_weight: json["bits_per_weight"].as_f64()?,
@@ -116,7 +122,9 @@ mod tests {
             fallback: Some("why".into()),
             ..report.clone()
         };
-        let all = [report, other];
+        let int8 = ModuleReport { method: "int8", bits: 8, ..report.clone() };
+        assert_eq!((&int8.to_json()["type"], &report.to_json()["type"]), (&"int8".into(), &"gptq-3bit".into()));
+        let all = [report, other, int8];
         assert_eq!(from_note(&to_note(&all)).unwrap(), all);
         assert_eq!(from_note("[{}]"), None);
         assert_eq!(from_note(""), None);

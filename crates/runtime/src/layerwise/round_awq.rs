@@ -51,7 +51,7 @@ pub(super) fn layer(
             clipped_groups: Some(report.clipped_groups),
             seconds: start.elapsed().as_secs_f64(),
         });
-        layer.matrices.push((module.name.clone(), matrix));
+        layer.matrices.push((module.name.clone(), matrix.into()));
     }
     Ok(())
 }

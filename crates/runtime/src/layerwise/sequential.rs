@@ -1,12 +1,13 @@
 //! GPTQ's way through a layer: each input seen once, after all before it is quantized.
 
 use super::layer::{LayerRun, QuantizedLayer, needs_stats, of_site};
-use super::plan::Rounding;
+use super::plan::{Module, Rounding};
 use super::progress::Meter;
 use super::{round_gptq, statistics};
+use crate::checkpoint::ModuleMatrix;
 use crate::model::{DenseWeights, LayerParts, LinearSite};
 use crate::{Error, Result};
-use gptq::AffineMatrix;
+use quant_core::activation::ValueRange;
 use quant_core::input_stats::InputStats;
 use std::collections::HashMap;
 
@@ -15,7 +16,32 @@ pub(super) enum Weights<'a> {
     /// Quantized, from the statistics of the input.
     New(&'a mut QuantizedLayer),
     /// Quantized before.
-    Done(&'a HashMap<String, AffineMatrix>),
+    Done(&'a HashMap<String, ModuleMatrix>),
+}
+
+/// What was seen of an input.
+#[derive(Default)]
+struct Seen {
+    /// For error feedback.
+    stats: Option<InputStats>,
+    /// For a static scale.
+    range: Option<ValueRange>,
+}
+
+impl Seen {
+    fn add(&mut self, modules: &[Module], row_limit: Option<f32>, x: &[f32]) -> Result<()> {
+        if let Some(stats) = &mut self.stats {
+            statistics::add(stats, modules, row_limit, x)?;
+        }
+        if let Some(range) = &mut self.range {
+            range.add(x).map_err(|(at, value)| {
+                let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
+                let columns = modules.first().map_or(1, |m| m.cols).max(1);
+                Error::NotFinite(format!("inputs of {} ({value} at feature {})", names.join(", "), at % columns))
+            })?;
+        }
+        Ok(())
+    }
 }
 
 impl LayerRun<'_> {
@@ -33,16 +59,16 @@ impl LayerRun<'_> {
         let again = matches!(weights, Weights::New(_));
 
         let site = LinearSite::AttentionInput(l);
-        let stats = self.stats(again, site, hidden.iter().map(|x| parts.attention_input(x)))?;
-        let qkv = self.weights(site, stats, &mut weights, meter)?;
+        let seen = self.see(again, site, hidden.iter().map(|x| parts.attention_input(x)))?;
+        let qkv = self.weights(site, seen, &mut weights, meter)?;
 
         let mixed = hidden.iter().map(|x| parts.attention(walk, &qkv, &parts.attention_input(x)?));
         let mixed = mixed.collect::<Result<Vec<_>>>()?;
         meter.passed(walk.config(), site)?;
         drop(qkv);
         let site = LinearSite::AttentionOutput(l);
-        let stats = self.stats(again, site, mixed.iter().map(Ok))?;
-        let o = self.weights(site, stats, &mut weights, meter)?;
+        let seen = self.see(again, site, mixed.iter().map(Ok))?;
+        let o = self.weights(site, seen, &mut weights, meter)?;
         for (x, mixed) in hidden.iter_mut().zip(mixed) {
             parts.add_attention(&o, &mixed, x)?;
         }
@@ -50,8 +76,8 @@ impl LayerRun<'_> {
         drop(o);
 
         let site = LinearSite::FfnInput(l);
-        let stats = self.stats(again, site, hidden.iter().map(|x| parts.ffn_input(x)))?;
-        let gate_up = self.weights(site, stats, &mut weights, meter)?;
+        let seen = self.see(again, site, hidden.iter().map(|x| parts.ffn_input(x)))?;
+        let gate_up = self.weights(site, seen, &mut weights, meter)?;
         self.feed_forward(l, &parts, &gate_up, &mut hidden, &mut weights, goes_on, meter)?;
         self.hidden = hidden;
         Ok(())
@@ -76,21 +102,19 @@ impl LayerRun<'_> {
         let quantizes = matches!(weights, Weights::New(_));
         // What down reads is the widest of all: kept if it fits, else computed again once down is quantized.
         let mut kept = Vec::new();
-        let mut stats = None;
-        if quantizes && self.gathers(site) && !hidden.is_empty() {
-            let modules = of_site(self.modules, site);
-            let mut sums = statistics::empty(modules);
+        let mut seen = Seen::default();
+        if quantizes && self.looks_at(site) && !hidden.is_empty() {
+            seen = self.nothing_seen(site);
             for x in hidden.iter() {
                 let product = gated(x)?;
-                statistics::add(&mut sums, modules, self.plan.row_limit, &product)?;
+                seen.add(of_site(self.modules, site), self.plan.row_limit, &product)?;
                 if goes_on && bytes <= self.plan.activation_memory {
                     kept.push(product);
                 }
             }
-            stats = Some(sums);
         }
         meter.passed(config, LinearSite::FfnInput(l))?;
-        let down = self.weights(site, stats, weights, meter)?;
+        let down = self.weights(site, seen, weights, meter)?;
         if goes_on {
             let mut kept = kept.into_iter();
             for x in hidden.iter_mut() {
@@ -104,40 +128,59 @@ impl LayerRun<'_> {
         meter.passed(config, site)
     }
 
-    /// Whether statistics of an input are needed.
+    /// Whether statistics of an input are needed, for errors to be fed back.
     fn gathers(&self, site: LinearSite) -> bool {
         matches!(self.plan.rounding, Rounding::Gptq(_)) && needs_stats(self.modules, site)
     }
 
-    /// The statistics of an input, if its linears are to be quantized by them and there are sequences.
-    fn stats<X: AsRef<[f32]>>(
+    /// Whether an input gets a static scale.
+    fn spans(&self, site: LinearSite) -> bool {
+        self.plan.static_inputs().is_some() && needs_stats(self.modules, site)
+    }
+
+    fn looks_at(&self, site: LinearSite) -> bool {
+        self.gathers(site) || self.spans(site)
+    }
+
+    fn nothing_seen(&self, site: LinearSite) -> Seen {
+        Seen {
+            stats: self.gathers(site).then(|| statistics::empty(of_site(self.modules, site))),
+            range: self.spans(site).then(ValueRange::new),
+        }
+    }
+
+    /// What is needed of an input, if its linears are to be quantized and there are sequences.
+    fn see<X: AsRef<[f32]>>(
         &self,
         wanted: bool,
         site: LinearSite,
         inputs: impl ExactSizeIterator<Item = Result<X>>,
-    ) -> Result<Option<InputStats>> {
-        if !wanted || !self.gathers(site) || inputs.len() == 0 {
-            return Ok(None);
+    ) -> Result<Seen> {
+        if !wanted || !self.looks_at(site) || inputs.len() == 0 {
+            return Ok(Seen::default());
         }
-        let modules = of_site(self.modules, site);
-        let mut stats = statistics::empty(modules);
+        let mut seen = self.nothing_seen(site);
         for x in inputs {
-            statistics::add(&mut stats, modules, self.plan.row_limit, x?.as_ref())?;
+            seen.add(of_site(self.modules, site), self.plan.row_limit, x?.as_ref())?;
         }
-        Ok(Some(stats))
+        Ok(seen)
     }
 
     /// The weights that the sequences go through: quantized ones dequantized, others as they are.
     fn weights(
         &self,
         site: LinearSite,
-        stats: Option<InputStats>,
+        seen: Seen,
         weights: &mut Weights<'_>,
         meter: &mut Meter<'_>,
     ) -> Result<DenseWeights> {
         let modules = of_site(self.modules, site);
         let mut dense = DenseWeights { in_features: modules.first().map_or(0, |m| m.cols), values: Vec::new() };
-        let mut solver = round_gptq::Solver::new(&self.plan.rounding, stats.as_ref());
+        let input = match (self.plan.static_inputs(), &seen.range) {
+            (Some((grid, method)), Some(range)) => Some(range.scale(grid, method)),
+            _ => None,
+        };
+        let mut solver = round_gptq::Solver::new(self.plan, seen.stats.as_ref(), input);
         for module in modules {
             let from = dense.values.len();
             match (&module.spec, &mut *weights) {
@@ -165,8 +208,9 @@ impl LayerRun<'_> {
     }
 }
 
-pub(super) fn push_dequantized(values: &mut Vec<f32>, matrix: &AffineMatrix) -> Result<()> {
+pub(super) fn push_dequantized(values: &mut Vec<f32>, matrix: &ModuleMatrix) -> Result<()> {
     let from = values.len();
-    values.resize(from + matrix.out_features() * matrix.in_features(), 0.0);
-    matrix.dequantize_into(&mut values[from..]).map_err(|e| Error::Usage(e.to_string()))
+    let [rows, columns] = matrix.shape();
+    values.resize(from + rows * columns, 0.0);
+    matrix.dequantize_into(&mut values[from..])
 }

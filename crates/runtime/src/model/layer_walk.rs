@@ -73,10 +73,9 @@ impl<'a> LayerWalk<'a> {
             return Err(crate::Error::Usage(format!("token id {id}: the vocabulary has {vocab} tokens")));
         }
         let weight = self.loader.matrix("token_embd.weight", vocab, hidden)?;
-        let matrix = weight.matrix();
         let mut values = vec![0.0; tokens.len() * hidden];
         for (row, &id) in values.chunks_exact_mut(hidden).zip(tokens) {
-            matrix.row(id as usize, row)?;
+            weight.row(id as usize, row)?;
         }
         Ok(values)
     }
@@ -100,10 +99,9 @@ impl<'a> LayerWalk<'a> {
     /// A tensor that is missing or has another shape.
     pub(crate) fn weight(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Vec<f32>> {
         let weight = self.loader.matrix(gguf_name, rows, cols)?;
-        let matrix = weight.matrix();
         let mut values = vec![0.0; rows * cols];
         for (row, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
-            matrix.row(row, values)?;
+            weight.row(row, values)?;
         }
         Ok(values)
     }

@@ -1,8 +1,10 @@
 //! Decoder models: Llama, Mistral, Qwen2, Qwen3.
 
+mod activations;
 mod attention;
 mod cache_choice;
 mod config;
+mod eight_bit;
 mod forward;
 mod key_means;
 mod kv_cache;
@@ -11,11 +13,11 @@ mod ops;
 mod rope;
 mod weights;
 
+pub use activations::Activations;
 pub use cache_choice::CacheChoice;
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling};
 pub use kv_cache::KvCache;
 pub(crate) use layer_walk::{DenseWeights, LayerParts, LayerWalk};
-pub use quant_kernels::Activations;
 
 use crate::fold::Folds;
 use crate::{Checkpoint, Error, Result};
@@ -85,7 +87,8 @@ pub trait ActivationObserver {
 /// A loaded model.
 ///
 /// On the CPU weights stay in the checkpoint's map and are used from there, so that loading is quick and several models of one file share its
-/// memory. The quantized modules of a GPTQ, AWQ or compressed-tensors directory are repacked for the products, of about the file's size. Any number of threads may run `forward` at the same time, each with its own cache.
+/// memory. The quantized modules of a GPTQ, AWQ or compressed-tensors directory are repacked for the products, of about the file's size; those of one byte a weight are
+/// multiplied with activations that are rounded as the config says. Any number of threads may run `forward` at the same time, each with its own cache.
 ///
 /// On other devices weights are copied there and candle's own kernels run; that path is tested on the CPU only.
 #[derive(Debug)]
@@ -144,9 +147,9 @@ impl Model {
     /// Rounds the activations before every product, as [`Activations`] says.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on a device whose products are candle's, which round as they do.
+    /// [`Error::Unsupported`] for ggml's rounding on a device whose products are candle's, which round as they do.
     pub fn set_activations(&mut self, activations: Activations) -> Result<()> {
-        if !self.backend.own_kernels && activations != Activations::F32 {
+        if !self.backend.own_kernels && activations == Activations::Ggml {
             return Err(Error::Unsupported("rounded activations on this device".into()));
         }
         self.backend.activations = activations;

@@ -1,11 +1,13 @@
 //! The steps of a layer as operations on candle tensors: own kernels on the CPU, candle's elsewhere.
 
+use super::Activations;
 use super::weights::Weight;
 use crate::Result;
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Shape, Storage, Tensor};
 use gguf_format::{GgmlType, blocks};
-use quant_kernels::{ActivationGrid, Activations, Encoding, Matrix, gather, matmul};
+use quant_core::activation::ActivationQuantizer;
+use quant_kernels::{ActivationGrid, Encoding, Int8Activations, Int8Weights, Matrix, gather, matmul, matmul_int8};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,13 +41,12 @@ pub(super) struct Backend {
     pub(super) device: Device,
     /// Own kernels. Without them the CPU runs candle's, as other devices do; only tests ask for that.
     pub(super) own_kernels: bool,
-    /// For the own kernels.
     pub(super) activations: Activations,
 }
 
 impl Backend {
     pub(super) fn new(device: &Device) -> Self {
-        Self { device: device.clone(), own_kernels: device.is_cpu(), activations: Activations::F32 }
+        Self { device: device.clone(), own_kernels: device.is_cpu(), activations: Activations::default() }
     }
 }
 
@@ -59,10 +60,10 @@ pub(super) struct Linear {
 
 #[derive(Debug)]
 enum Weights {
-    /// For the own kernels. Each range reads the activations in one order.
+    /// For the own kernels. Each range reads the activations in one order, rounded alike, and multiplies them by one kernel.
     Own(Vec<Weight>, Vec<Range<usize>>),
-    /// On the device.
-    Candle(Vec<QMatMul>),
+    /// On the device, and how the model says that the input of each is rounded.
+    Candle(Vec<(QMatMul, Option<ActivationQuantizer>)>),
 }
 
 #[derive(Debug)]
@@ -87,13 +88,14 @@ impl Linear {
             let mut runs: Vec<Range<usize>> = Vec::new();
             for (i, weight) in weights.iter().enumerate() {
                 match runs.last_mut() {
-                    Some(run) if weights[run.start].gather() == weight.gather() => run.end = i + 1,
+                    Some(run) if is_alike(&weights[run.start], weight) => run.end = i + 1,
                     _ => runs.push(i..i + 1),
                 }
             }
             Weights::Own(weights, runs)
         } else {
-            Weights::Candle(weights.iter().map(|w| candle_matmul(w, &backend.device)).collect::<Result<_>>()?)
+            let matmul = |w: &Weight| Ok((candle_matmul(w, &backend.device)?, w.activations));
+            Weights::Candle(weights.iter().map(matmul).collect::<Result<_>>()?)
         };
         Ok(Self { weights, bias, out_features })
     }
@@ -107,7 +109,19 @@ impl Linear {
                 Ok(x.apply_op1_no_bwd(&PackedProduct { weights, runs, bias, out_features, activations })?)
             }
             Weights::Candle(weights) => {
-                let parts = weights.iter().map(|w| w.forward(x)).collect::<candle_core::Result<Vec<_>>>()?;
+                let mut parts = Vec::with_capacity(weights.len());
+                let mut rounded: Option<(ActivationQuantizer, Tensor)> = None;
+                for (weight, quantizer) in weights {
+                    let Some(quantizer) = quantizer.filter(|_| backend.activations == Activations::Model) else {
+                        parts.push(weight.forward(x)?);
+                        continue;
+                    };
+                    if rounded.as_ref().is_none_or(|(of, _)| *of != quantizer) {
+                        rounded = Some((quantizer, round_tensor(x, &quantizer)?));
+                    }
+                    let x = rounded.as_ref().map_or(x, |(_, rounded)| rounded);
+                    parts.push(weight.forward(x)?);
+                }
                 let y = if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 1)? };
                 Ok(match &self.bias {
                     Some(bias) => y.broadcast_add(&bias.tensor)?,
@@ -116,6 +130,19 @@ impl Linear {
             }
         }
     }
+}
+
+/// Whether two weights read the same activations by the same kernel.
+fn is_alike(a: &Weight, b: &Weight) -> bool {
+    a.gather() == b.gather() && a.activations == b.activations && a.int8().is_some() == b.int8().is_some()
+}
+
+/// Rounds activations, `[tokens, features]`, on the CPU, wherever they are: one rounding for all devices.
+fn round_tensor(x: &Tensor, quantizer: &ActivationQuantizer) -> Result<Tensor> {
+    let (tokens, columns) = x.dims2()?;
+    let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    quantizer.round(&mut values, columns).map_err(candle_error)?;
+    Ok(Tensor::from_vec(values, (tokens, columns), x.device())?)
 }
 
 /// The product with the own kernels, as an operation of candle's.
@@ -128,38 +155,28 @@ struct PackedProduct<'a> {
 }
 
 impl PackedProduct<'_> {
-    /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` where `g_i` gathers the columns as `w_i` has them and rounds them to the grid that belongs to its type.
+    /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` where `g_i` gathers the columns as `w_i` has them and rounds them to the grid that belongs to its type, or that
+    /// the model says.
     fn product(&self, x: &[f32], tokens: usize, cols: usize, y: &mut [f32]) -> quant_kernels::Result<()> {
         let one_by_one: Vec<Range<usize>>;
         let runs = match self.activations {
-            Activations::F32 => self.runs,
             Activations::Ggml => {
                 one_by_one = (0..self.weights.len()).map(|i| i..i + 1).collect();
                 &one_by_one
             }
+            _ => self.runs,
         };
         let mut first = 0;
-        let (mut prepared, mut part) = (Vec::new(), Vec::new());
+        let mut part = Vec::new();
         for run in runs {
             let weights = &self.weights[run.clone()];
-            let matrices: Vec<Matrix<'_>> = weights.iter().map(Weight::matrix).collect();
-            let Some(head) = matrices.first() else { continue };
-            prepared.clear();
-            if let Some(map) = weights.first().and_then(Weight::gather) {
-                prepared.resize(tokens * map.len(), 0.0);
-                gather(x, cols, map, &mut prepared)?;
-            }
-            if let (Activations::Ggml, Encoding::Ggml(ty)) = (self.activations, head.ty) {
-                prepared.extend_from_slice(x);
-                ActivationGrid::of(ty).unwrap_or(ActivationGrid::F32).round(&mut prepared, cols)?;
-            }
-            let x = if prepared.is_empty() { x } else { &prepared };
+            let rows: usize = weights.iter().map(|w| w.rows).sum();
             if let [_] = runs {
-                return matmul(x, tokens, &matrices, y);
+                return self.run(weights, x, tokens, cols, y);
             }
-            let rows: usize = matrices.iter().map(|m| m.rows).sum();
+            part.clear();
             part.resize(tokens * rows, 0.0);
-            matmul(x, tokens, &matrices, &mut part)?;
+            self.run(weights, x, tokens, cols, &mut part)?;
             for (y, part) in y.chunks_exact_mut(self.out_features).zip(part.chunks_exact(rows.max(1))) {
                 y[first..first + rows].copy_from_slice(part);
             }
@@ -167,6 +184,72 @@ impl PackedProduct<'_> {
         }
         Ok(())
     }
+
+    /// The product with weights that are alike.
+    fn run(
+        &self,
+        weights: &[Weight],
+        x: &[f32],
+        tokens: usize,
+        cols: usize,
+        y: &mut [f32],
+    ) -> quant_kernels::Result<()> {
+        let Some(head) = weights.first() else { return Ok(()) };
+        let quantizer = head.activations.filter(|_| self.activations == Activations::Model);
+        let int8: Vec<&Int8Weights> = weights.iter().filter_map(Weight::int8).collect();
+        if let (Some(quantizer), false) = (quantizer, int8.is_empty()) {
+            return matmul_int8(&int8_codes(&quantizer, x, cols)?, &int8, y);
+        }
+        let mut prepared = Vec::new();
+        if let Some(quantizer) = quantizer {
+            prepared.extend_from_slice(x);
+            quantizer.round(&mut prepared, cols).map_err(not_rows)?;
+        }
+        if let Some(map) = head.gather() {
+            let mut gathered = vec![0.0; tokens * map.len()];
+            gather(if prepared.is_empty() { x } else { &prepared }, cols, map, &mut gathered)?;
+            prepared = gathered;
+        }
+        if let (Activations::Ggml, Some(Matrix { ty: Encoding::Ggml(ty), .. })) = (self.activations, head.matrix()) {
+            prepared.extend_from_slice(x);
+            ActivationGrid::of(ty).unwrap_or(ActivationGrid::F32).round(&mut prepared, cols)?;
+        }
+        let x = if prepared.is_empty() { x } else { &prepared };
+        if !int8.is_empty() {
+            // Their layout is for integers alone.
+            let mut values = vec![0.0f32; int8.iter().map(|w| w.rows() * cols).sum()];
+            let rows = int8.iter().flat_map(|w| (0..w.rows()).map(move |row| (w, row)));
+            for ((w, row), values) in rows.zip(values.chunks_exact_mut(cols.max(1))) {
+                w.row(row, values)?;
+            }
+            let rows = values.len() / cols.max(1);
+            return matmul(x, tokens, &[Matrix::new(GgmlType::F32, rows, cols, bytemuck::cast_slice(&values))?], y);
+        }
+        let matrices: Vec<Matrix<'_>> = weights.iter().filter_map(Weight::matrix).collect();
+        matmul(x, tokens, &matrices, y)?;
+        if weights.iter().any(|w| w.row_scales().is_some()) {
+            let ones = |w: &Weight| w.row_scales().map_or_else(|| vec![1.0; w.rows], <[f32]>::to_vec);
+            let scales: Vec<f32> = weights.iter().flat_map(ones).collect();
+            for y in y.chunks_exact_mut(scales.len().max(1)) {
+                y.iter_mut().zip(&scales).for_each(|(y, scale)| *y *= scale);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Activations as the integer products take them.
+fn int8_codes(quantizer: &ActivationQuantizer, x: &[f32], cols: usize) -> quant_kernels::Result<Int8Activations> {
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    quantizer.codes(x, cols, &mut codes, &mut scales).map_err(not_rows)?;
+    let zeros: Vec<i32> = scales.iter().map(|s| i32::from(s.zero)).collect();
+    let scales: Vec<f32> = scales.iter().map(|s| s.scale).collect();
+    Int8Activations::from_codes(&codes, cols, &scales, &zeros)
+}
+
+fn not_rows(e: quant_core::activation::ActivationError) -> quant_kernels::Error {
+    let expected = format!("whole rows of {}", e.columns);
+    quant_kernels::Error::Shape { what: "activations", expected, found: e.values }
 }
 
 impl CustomOp1 for PackedProduct<'_> {
@@ -191,7 +274,7 @@ impl CustomOp1 for PackedProduct<'_> {
 /// Weights for candle's own product: packed where candle has the type, else as f32.
 fn candle_matmul(weight: &Weight, device: &Device) -> Result<QMatMul> {
     let shape = (weight.rows, weight.cols);
-    let Encoding::Ggml(ty) = weight.matrix().ty else {
+    let Some(Matrix { ty: Encoding::Ggml(ty), data, .. }) = weight.matrix() else {
         // No kernel of candle's for these: as f32.
         let mut values = vec![0.0; weight.rows * weight.cols];
         for (row, values) in values.chunks_exact_mut(weight.cols).enumerate() {
@@ -215,7 +298,6 @@ fn candle_matmul(weight: &Weight, device: &Device) -> Result<QMatMul> {
     // On the CPU candle rounds activations to 8 bits for packed types; this branch is for other devices and for exact comparisons.
     if let Some(dtype) = dtype.filter(|_| !device.is_cpu()) {
         // Copied to where f32 may lie: candle requires the alignment of its block structs, which a map does not promise.
-        let data = weight.matrix().data;
         let mut aligned = vec![0.0f32; data.len().div_ceil(4)];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut aligned);
         bytes[..data.len()].copy_from_slice(data);
@@ -223,7 +305,7 @@ fn candle_matmul(weight: &Weight, device: &Device) -> Result<QMatMul> {
         return Ok(QMatMul::from_arc(Arc::new(QTensor::new(storage, shape)?))?);
     }
     let mut values = vec![0.0; weight.rows * weight.cols];
-    blocks::dequantize(ty, weight.matrix().data, &mut values).map_err(candle_error)?;
+    blocks::dequantize(ty, data, &mut values).map_err(candle_error)?;
     Ok(QMatMul::Tensor(Tensor::from_vec(values, shape, device)?))
 }
 

@@ -1,11 +1,13 @@
 //! Weights where they lie: a place in the checkpoint's map, checked once, or in memory if the file's form is not one for products.
 
 use super::config::Architecture;
-use crate::checkpoint::{GgufFile, HfDir, PackedModules, hf_name};
+use super::eight_bit::{EightBitWeights, ScaledRows};
+use crate::checkpoint::{EightBitLinear, GgufFile, HfDir, ModuleMatrix, PackedModules, hf_name};
 use crate::fold::Folds;
 use crate::{Checkpoint, Error, ModelConfig, Result};
 use gguf_format::{GgmlType, TensorInfo, blocks};
-use quant_kernels::{AffineWeights, Matrix};
+use quant_core::activation::{ActivationGrid, ActivationQuantizer};
+use quant_kernels::{AffineWeights, Int8Weights, Matrix};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ pub(super) struct Weight {
     place: Place,
     pub(super) rows: usize,
     pub(super) cols: usize,
+    /// How the model says that its input is rounded.
+    pub(super) activations: Option<ActivationQuantizer>,
 }
 
 #[derive(Clone, Debug)]
@@ -24,35 +28,69 @@ enum Place {
     Hf(Arc<HfDir>, (usize, usize), GgmlType),
     /// In memory, packed.
     Affine(Arc<AffineWeights>),
+    /// In memory, one byte a weight.
+    EightBit(Arc<EightBitWeights>),
     /// In memory, f32: what scales were folded into.
     Dense(Arc<Vec<f32>>),
 }
 
 impl Weight {
-    /// For the kernels. The columns of affine weights are those that `gather` lists.
-    pub(super) fn matrix(&self) -> Matrix<'_> {
+    /// For the kernels, but without the scales of `row_scales`. The columns of affine weights are those that `gather` lists. `None` for `int8`.
+    pub(super) fn matrix(&self) -> Option<Matrix<'_>> {
         let (ty, data) = match &self.place {
             Place::Gguf(file, info) => (info.ggml_type(), file.gguf.data(info)),
             Place::Hf(dir, place, ty) => (*ty, dir.data_at(*place)),
-            Place::Affine(weights) => return weights.matrix(),
+            Place::Affine(weights) => return Some(weights.matrix()),
+            Place::EightBit(_) => return self.scaled().map(ScaledRows::matrix),
             Place::Dense(values) => (GgmlType::F32, bytemuck::cast_slice(values)),
         };
-        Matrix { ty: ty.into(), rows: self.rows, cols: self.cols, data }
+        Some(Matrix { ty: ty.into(), rows: self.rows, cols: self.cols, data })
+    }
+
+    /// For integer products.
+    pub(super) fn int8(&self) -> Option<&Int8Weights> {
+        match &self.place {
+            Place::EightBit(weights) => match &**weights {
+                EightBitWeights::Int8(weights) => Some(weights),
+                EightBitWeights::Scaled(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn scaled(&self) -> Option<&ScaledRows> {
+        match &self.place {
+            Place::EightBit(weights) => match &**weights {
+                EightBitWeights::Scaled(rows) => Some(rows),
+                EightBitWeights::Int8(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What the rows of a product with `matrix` are to be multiplied by.
+    pub(super) fn row_scales(&self) -> Option<&[f32]> {
+        self.scaled().map(|rows| rows.scales.as_slice())
     }
 
     /// The input feature of each column of `matrix`, where they are not in order.
     pub(super) fn gather(&self) -> Option<&[u32]> {
         match &self.place {
             Place::Affine(weights) => weights.gather(),
-            _ => None,
+            _ => self.scaled().and_then(ScaledRows::gather),
         }
     }
 
     /// One row as f32.
     pub(super) fn row(&self, row: usize, dst: &mut [f32]) -> Result<()> {
-        match &self.place {
-            Place::Affine(weights) => weights.row(row, dst)?,
-            _ => self.matrix().row(row, dst)?,
+        match (&self.place, self.matrix()) {
+            (Place::Affine(weights), _) => weights.row(row, dst)?,
+            (Place::EightBit(weights), _) => match &**weights {
+                EightBitWeights::Int8(weights) => weights.row(row, dst)?,
+                EightBitWeights::Scaled(rows) => rows.row(row, dst)?,
+            },
+            (_, Some(matrix)) => matrix.row(row, dst)?,
+            (_, None) => {}
         }
         Ok(())
     }
@@ -129,21 +167,32 @@ impl<'a> Loader<'a> {
     pub(super) fn matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let weight = self.stored_matrix(gguf_name, rows, cols)?;
         let Some(fold) = self.folds.of_tensor(gguf_name) else { return Ok(weight) };
+        if weight.activations.is_some() {
+            let name = self.checkpoint.own_name(gguf_name);
+            return Err(Error::Unsupported(format!("scales folded into `{name}`, whose input is quantized")));
+        }
         let mut values = vec![0.0; rows * cols];
         for (row, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
             weight.row(row, values)?;
         }
         fold.apply(0, cols, &mut values);
-        Ok(Weight { place: Place::Dense(Arc::new(values)), rows, cols })
+        Ok(Weight { place: Place::Dense(Arc::new(values)), rows, cols, activations: None })
     }
 
     fn stored_matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
         if let Some((packed, module)) = self.packed_module(gguf_name)
             && let Some(matrix) = packed.matrix(&module)?
         {
-            self.check_shape(gguf_name, &[rows, cols], &[matrix.out_features(), matrix.in_features()])?;
-            let place = Place::Affine(Arc::new(AffineWeights::pack(&matrix)?));
-            return Ok(Weight { place, rows, cols });
+            self.check_shape(gguf_name, &[rows, cols], &matrix.shape())?;
+            let activations = packed.activations(&module)?;
+            let place = match matrix {
+                ModuleMatrix::Affine(matrix) => Place::Affine(Arc::new(AffineWeights::pack(&matrix)?)),
+                ModuleMatrix::EightBit(EightBitLinear { matrix, .. }) => {
+                    let integers = activations.is_some_and(|a| matches!(a.grid, ActivationGrid::Int8 { .. }));
+                    Place::EightBit(Arc::new(EightBitWeights::new(matrix, integers)?))
+                }
+            };
+            return Ok(Weight { place, rows, cols, activations });
         }
         let view = self.checkpoint.tensor(gguf_name)?.ok_or_else(|| self.missing(gguf_name))?;
         self.check_shape(gguf_name, &[rows, cols], &view.shape)?;
@@ -160,7 +209,7 @@ impl<'a> Loader<'a> {
             }
         };
         let place = place.ok_or_else(|| self.missing(gguf_name))?;
-        Ok(Weight { place, rows, cols })
+        Ok(Weight { place, rows, cols, activations: None })
     }
 
     /// The type that the checkpoint holds a tensor in.

@@ -1,10 +1,11 @@
 //! Writes a directory with packed modules, part by part.
 
-use crate::checkpoint::{HfDir, HfEntry, PackedConfig, Parts, packed_error as error};
+use crate::checkpoint::{
+    HfDir, HfEntry, MatrixRef, ModuleMatrix, PackedConfig, Parts, packed_error as error, quantized_modules,
+};
 use crate::hf_writer::{HfDirWriter, OwnedTensor, WriteOptions, WrittenDir};
 use crate::{Error, Result};
 use half::{bf16, f16};
-use quant_core::affine::AffineMatrix;
 use quant_core::checkpoint::DType;
 use safetensors::Dtype;
 use serde_json::Value;
@@ -93,14 +94,13 @@ impl PackedDirWriter {
     ///
     /// # Errors
     /// [`Error::Packed`] or [`Error::Malformed`] if the part is not what the config says; nothing for a part that is not there.
-    pub fn matrices(&self, index: u32) -> Result<HashMap<String, AffineMatrix>> {
+    pub fn matrices(&self, index: u32) -> Result<HashMap<String, ModuleMatrix>> {
         let mut matrices = HashMap::new();
         let Some(file) = self.inner.part(index) else { return Ok(matrices) };
         let entries: HashMap<&str, HfEntry<'_>> = file.entries().map(|e| (e.name, e)).collect();
         let find = |name: &str| entries.get(name).copied();
         let layout = self.config.layout();
-        let marker = layout.suffixes().first().copied().unwrap_or_default();
-        for module in entries.keys().filter_map(|name| name.strip_suffix(marker)) {
+        for module in quantized_modules(layout, entries.keys().copied(), |name| find(name).map(|e| e.dtype)) {
             if let Some(parts) = Parts::new(layout, module, &find)? {
                 matrices.insert(module.to_owned(), layout.unpack(&parts)?);
             }
@@ -142,9 +142,15 @@ impl PackedDirWriter {
         let source = inner.source().clone();
         let wrong = |e| error(source.path(), "", e);
         let mut config = Arc::unwrap_or_clone(config);
-        let marker = config.layout().suffixes().first().copied().unwrap_or_default();
-        let modules: BTreeSet<String> =
-            inner.tensor_names().filter_map(|n| n.strip_suffix(marker)).map(str::to_owned).collect();
+        let written: HashMap<&str, Dtype> = inner
+            .parts()
+            .filter_map(|(index, _)| inner.part(index))
+            .flat_map(|file| file.entries())
+            .map(|e| (e.name, e.dtype))
+            .collect();
+        let names = quantized_modules(config.layout(), inner.tensor_names(), |name| written.get(name).copied());
+        let modules: BTreeSet<String> = names.map(str::to_owned).collect();
+        drop(written);
         for entry in source.entries() {
             let Some(module) = entry.name.strip_suffix(".weight") else { continue };
             let is_linear = entry.shape.len() == 2 && module.contains(".layers.");
@@ -181,8 +187,9 @@ impl PackedPart {
     /// # Errors
     /// [`Error::Packed`] for a matrix that the config does not describe, or the layout does not have; [`Error::Usage`] for a module that the source does not
     /// have in this shape.
-    pub fn module(&mut self, name: &str, matrix: &AffineMatrix, bias: Option<&[f32]>) -> Result<()> {
-        let shape = [matrix.out_features(), matrix.in_features()];
+    pub fn module<'m>(&mut self, name: &str, matrix: impl Into<MatrixRef<'m>>, bias: Option<&[f32]>) -> Result<()> {
+        let matrix = matrix.into();
+        let shape = matrix.shape();
         let weight = self.source.entry(&format!("{name}.weight"));
         if weight.as_ref().is_none_or(|w| w.shape != shape) {
             let found = weight.map_or("no such module".into(), |w| format!("one of shape {:?}", w.shape));
@@ -198,6 +205,8 @@ impl PackedPart {
         let packed = layout.pack(name, matrix).map_err(|e| error(&self.path, &format!("module `{name}`: "), e))?;
         for tensor in packed {
             let dtype = match tensor.dtype {
+                DType::I8 => Dtype::I8,
+                DType::F8E4M3 => Dtype::F8_E4M3,
                 DType::I64 => Dtype::I64,
                 DType::I32 => Dtype::I32,
                 DType::F16 => Dtype::F16,

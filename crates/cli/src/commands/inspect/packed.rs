@@ -31,6 +31,8 @@ pub(super) struct Facts {
     desc_act: bool,
     /// As the config has it.
     checkpoint_format: String,
+    /// How the input of modules is rounded.
+    activations: Option<String>,
     /// What the modules are stored as, module by module.
     stored_as: Vec<&'static str>,
     modules: usize,
@@ -112,6 +114,9 @@ impl Packed {
             write!(out, ", {} scales read as the nearest F16", facts.rounded_scales)?;
         }
         writeln!(out, ", {:.3} bits per weight", facts.bits_per_weight)?;
+        if let Some(activations) = &facts.activations {
+            writeln!(out, "activations: {}", activations.escape_debug())?;
+        }
         let Readers { transformers, vllm, here } = &facts.loads_in;
         let first = if self.method == "compressed-tensors" { "transformers" } else { "transformers, GPTQModel" };
         for (reader, verdict) in [(first, transformers), ("vLLM", vllm), ("here", here)] {
@@ -134,7 +139,12 @@ impl Facts {
         for m in modules {
             let (out, columns, b) = (m.out_features as f64, m.in_features as f64, f64::from(m.bits));
             let groups = m.in_features.div_ceil(m.group_size.unwrap_or(m.in_features)) as f64;
-            bits += out * columns * b + out * groups * (16.0 + b) + if m.act_order { 32.0 * columns } else { 0.0 };
+            // Scales of 32 bits beside one byte a weight; of 16, and a zero point, elsewhere.
+            let of_group = match m.format {
+                "int-quantized" | "float-quantized" => 32.0,
+                _ => 16.0 + b,
+            };
+            bits += out * columns * b + out * groups * of_group + if m.act_order { 32.0 * columns } else { 0.0 };
             weights += out * columns;
         }
         let other =
@@ -150,6 +160,7 @@ impl Facts {
             sym: base.symmetric,
             desc_act: base.act_order,
             checkpoint_format: base.format,
+            activations: base.activations,
             quantizer: base.quantizer,
             bits_per_weight: if weights > 0.0 { bits / weights } else { 0.0 },
             loads_in: Readers {

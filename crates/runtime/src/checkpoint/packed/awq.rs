@@ -1,11 +1,10 @@
 //! AWQ's layouts.
 
-use super::{PackedFacts, PackedLayout, Parts};
+use super::{MatrixRef, ModuleMatrix, PackedFacts, PackedLayout, Parts};
 use crate::Result;
 use awq::checkpoint::{
     AwqConfig, Layout, LoadsIn, ModuleFacts, ModuleSpec, PackedModule, PackedTensor, StoredModule, loads_in,
 };
-use quant_core::affine::AffineMatrix;
 use quant_core::checkpoint::CheckpointError;
 use serde_json::Value;
 
@@ -47,9 +46,9 @@ impl PackedLayout for AwqConfig {
         module.shape(&spec).map_err(|e| parts.error(e))
     }
 
-    fn unpack(&self, parts: &Parts<'_, '_>) -> Result<AffineMatrix> {
+    fn unpack(&self, parts: &Parts<'_, '_>) -> Result<ModuleMatrix> {
         let (spec, module) = stored(self, parts)?;
-        module.unpack(&spec).map_err(|e| parts.error(e))
+        module.unpack(&spec).map(ModuleMatrix::Affine).map_err(|e| parts.error(e))
     }
 
     fn facts(&self, parts: &Parts<'_, '_>) -> Result<PackedFacts> {
@@ -63,6 +62,7 @@ impl PackedLayout for AwqConfig {
             symmetric: !self.zero_point,
             format: self.layout.name(),
             act_order: false,
+            activations: None,
             rounded_scales: 0,
         })
     }
@@ -75,16 +75,16 @@ impl PackedLayout for AwqConfig {
         Ok(loads_in(self, &modules.iter().map(facts).collect::<Result<Vec<_>>>()?, dense))
     }
 
-    fn check(&self, module: &str, matrix: &AffineMatrix) -> Result<(), CheckpointError> {
-        AwqConfig::check(self, module, matrix).map(drop)
+    fn check(&self, module: &str, matrix: MatrixRef<'_>) -> Result<(), CheckpointError> {
+        AwqConfig::check(self, module, matrix.affine("AWQ")?).map(drop)
     }
 
-    fn pack(&self, _: &str, matrix: &AffineMatrix) -> Result<Vec<PackedTensor>, CheckpointError> {
+    fn pack(&self, _: &str, matrix: MatrixRef<'_>) -> Result<Vec<PackedTensor>, CheckpointError> {
         if self.layout != Layout::Gemm {
             let why = format!("layout {}, which is read alone (gemm is written)", self.layout.name());
             return Err(CheckpointError::NotStorable { why });
         }
-        Ok(PackedModule::pack(matrix)?.into_tensors().into())
+        Ok(PackedModule::pack(matrix.affine("AWQ")?)?.into_tensors().into())
     }
 
     fn keep_dense(&mut self, module: &str) -> Result<(), CheckpointError> {

@@ -1,11 +1,10 @@
 //! GPTQ's layout.
 
-use super::{PackedFacts, PackedLayout, Parts};
+use super::{MatrixRef, ModuleMatrix, PackedFacts, PackedLayout, Parts};
 use crate::Result;
 use gptq::checkpoint::{
     DynamicRule, GptqConfig, LoadsIn, ModuleFacts, ModuleSpec, PackedModule, PackedTensor, StoredModule, loads_in,
 };
-use quant_core::affine::AffineMatrix;
 use quant_core::checkpoint::CheckpointError;
 use serde_json::Value;
 
@@ -62,9 +61,9 @@ impl PackedLayout for GptqConfig {
         module.shape(&spec).map_err(|e| parts.error(e))
     }
 
-    fn unpack(&self, parts: &Parts<'_, '_>) -> Result<AffineMatrix> {
+    fn unpack(&self, parts: &Parts<'_, '_>) -> Result<ModuleMatrix> {
         let (spec, module) = stored(self, parts)?;
-        module.unpack(&spec, self.zero_point).map_err(|e| parts.error(e))
+        module.unpack(&spec, self.zero_point).map(ModuleMatrix::Affine).map_err(|e| parts.error(e))
     }
 
     fn facts(&self, parts: &Parts<'_, '_>) -> Result<PackedFacts> {
@@ -78,6 +77,7 @@ impl PackedLayout for GptqConfig {
             symmetric: spec.sym,
             format: zero_point.name(),
             act_order: g_idx.is_some(),
+            activations: None,
             rounded_scales: 0,
         })
     }
@@ -87,12 +87,12 @@ impl PackedLayout for GptqConfig {
         Ok(loads_in(self, &facts, dense))
     }
 
-    fn check(&self, module: &str, matrix: &AffineMatrix) -> Result<(), CheckpointError> {
-        GptqConfig::check(self, module, matrix).map(drop)
+    fn check(&self, module: &str, matrix: MatrixRef<'_>) -> Result<(), CheckpointError> {
+        GptqConfig::check(self, module, matrix.affine("GPTQ")?).map(drop)
     }
 
-    fn pack(&self, _: &str, matrix: &AffineMatrix) -> Result<Vec<PackedTensor>, CheckpointError> {
-        Ok(PackedModule::pack(matrix, self.zero_point)?.into_tensors().into())
+    fn pack(&self, _: &str, matrix: MatrixRef<'_>) -> Result<Vec<PackedTensor>, CheckpointError> {
+        Ok(PackedModule::pack(matrix.affine("GPTQ")?, self.zero_point)?.into_tensors().into())
     }
 
     fn keep_dense(&mut self, module: &str) -> Result<(), CheckpointError> {

@@ -6,15 +6,19 @@
 mod awq;
 mod compressed_tensors;
 mod gptq;
+mod matrix;
 mod parts;
 
+pub use matrix::{EightBitLinear, MatrixRef, ModuleMatrix};
 pub(crate) use parts::{Parts, error};
 
 use super::{HfDir, HfEntry};
 use crate::Result;
-use quant_core::affine::AffineMatrix;
+use quant_core::activation::ActivationQuantizer;
 use quant_core::checkpoint::{CheckpointError, LoadsIn, PackedTensor};
+use safetensors::Dtype;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -23,8 +27,19 @@ pub(crate) trait PackedLayout: Debug {
     /// `quant_method` of the config.
     fn method(&self) -> &'static str;
 
-    /// The ends of a module's tensors. A module that has the first one is quantized.
+    /// The ends of a module's tensors.
     fn suffixes(&self) -> &'static [&'static str];
+
+    /// Whether the tensors there are those of a quantized module: by the first of them, unless a layout knows more.
+    fn holds(&self, module: &str, find: &dyn Fn(&str) -> Option<Dtype>) -> bool {
+        self.suffixes().first().is_some_and(|suffix| find(&format!("{module}{suffix}")).is_some())
+    }
+
+    /// Whether one of a quantized module's tensors is called `weight`, as that of one in full precision is.
+    fn keeps_weight(&self, module: &str) -> Result<bool, CheckpointError> {
+        let _ = module;
+        Ok(false)
+    }
 
     /// Files beside config.json that hold the config too.
     fn files(&self) -> &'static [&'static str];
@@ -36,7 +51,13 @@ pub(crate) trait PackedLayout: Debug {
     fn shape(&self, parts: &Parts<'_, '_>) -> Result<[usize; 2]>;
 
     /// The matrix.
-    fn unpack(&self, parts: &Parts<'_, '_>) -> Result<AffineMatrix>;
+    fn unpack(&self, parts: &Parts<'_, '_>) -> Result<ModuleMatrix>;
+
+    /// How a module's input is rounded.
+    fn activations(&self, parts: &Parts<'_, '_>) -> Result<Option<ActivationQuantizer>> {
+        let _ = parts;
+        Ok(None)
+    }
 
     /// What is to be said of a module.
     fn facts(&self, parts: &Parts<'_, '_>) -> Result<PackedFacts>;
@@ -45,10 +66,10 @@ pub(crate) trait PackedLayout: Debug {
     fn loads_in(&self, modules: &[Parts<'_, '_>], dense: &[&str]) -> Result<LoadsIn>;
 
     /// Checks that readers of the config will read `matrix` rightly as this module.
-    fn check(&self, module: &str, matrix: &AffineMatrix) -> Result<(), CheckpointError>;
+    fn check(&self, module: &str, matrix: MatrixRef<'_>) -> Result<(), CheckpointError>;
 
     /// The tensors of a module that was checked.
-    fn pack(&self, module: &str, matrix: &AffineMatrix) -> Result<Vec<PackedTensor>, CheckpointError>;
+    fn pack(&self, module: &str, matrix: MatrixRef<'_>) -> Result<Vec<PackedTensor>, CheckpointError>;
 
     /// Says of a linear layer that it stays in full precision.
     fn keep_dense(&mut self, module: &str) -> Result<(), CheckpointError>;
@@ -122,6 +143,7 @@ impl PackedConfig {
                 symmetric: c.sym,
                 act_order: c.desc_act,
                 format: c.zero_point.name().to_owned(),
+                activations: None,
                 quantizer: c.quantizer.clone(),
             },
             Self::Awq(c) => PackedSummary {
@@ -130,12 +152,14 @@ impl PackedConfig {
                 symmetric: !c.zero_point,
                 act_order: false,
                 format: c.layout.name().to_owned(),
+                activations: None,
                 quantizer: c.quantizer.clone(),
             },
             Self::CompressedTensors(c) => {
                 // The group of all linear layers, else the first.
                 let of_class = c.groups.iter().find(|g| g.targets.iter().any(|t| t.is_linear()));
-                let weights = of_class.or(c.groups.first()).and_then(|g| g.weights.as_ref());
+                let group = of_class.or(c.groups.first());
+                let weights = group.and_then(|g| g.weights.as_ref());
                 let group_size = weights.and_then(|w| match w.strategy {
                     ::compressed_tensors::Strategy::Group(size) => Some(size),
                     _ => None,
@@ -146,6 +170,7 @@ impl PackedConfig {
                     symmetric: weights.is_none_or(|w| w.symmetric),
                     act_order: weights.is_some_and(|w| w.act_order),
                     format: c.format.name().to_owned(),
+                    activations: group.and_then(|g| compressed_tensors::activations_of(c, g)),
                     quantizer: c.version.iter().cloned().collect(),
                 }
             }
@@ -156,8 +181,8 @@ impl PackedConfig {
     ///
     /// # Errors
     /// [`CheckpointError::NotStorable`], with the reason.
-    pub fn check(&self, name: &str, matrix: &AffineMatrix) -> Result<(), CheckpointError> {
-        self.layout().check(name, matrix)
+    pub fn check<'m>(&self, name: &str, matrix: impl Into<MatrixRef<'m>>) -> Result<(), CheckpointError> {
+        self.layout().check(name, matrix.into())
     }
 }
 
@@ -174,6 +199,8 @@ pub struct PackedSummary {
     pub act_order: bool,
     /// `gptq_v2`, `gemm`, `pack-quantized`.
     pub format: String,
+    /// How the input of modules is rounded: `int8, one dynamic scale per token`; `None` for not at all.
+    pub activations: Option<String>,
     /// What made it.
     pub quantizer: Vec<String>,
 }
@@ -193,8 +220,10 @@ pub struct PackedFacts {
     pub group_size: Option<usize>,
     /// Its zero points are all in the middle, as the config says.
     pub symmetric: bool,
-    /// How its tensors are stored: `gptq_v2`, `gemm`, `pack-quantized`.
+    /// How its tensors are stored: `gptq_v2`, `gemm`, `pack-quantized`, `int-quantized`.
     pub format: &'static str,
+    /// How its input is rounded.
+    pub activations: Option<ActivationQuantizer>,
     /// Its groups are not in the order of the columns.
     pub act_order: bool,
     /// Scales that F16 does not have, and that are rounded to its nearest.
@@ -259,22 +288,17 @@ impl<'a> PackedModules<'a> {
 
     /// Names of the quantized modules (`model.layers.0.mlp.up_proj`), in file order.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
-        let marker = self.marker();
-        self.dir.tensor_names().filter_map(move |name| name.strip_suffix(marker))
+        quantized_modules(self.config.layout(), self.dir.tensor_names(), |name| self.dir.entry(name).map(|e| e.dtype))
     }
 
     /// Whether a module is quantized.
     pub fn has(&self, module: &str) -> bool {
-        self.dir.entry(&format!("{module}{}", self.marker())).is_some()
+        self.config.layout().holds(module, &|name| self.dir.entry(name).map(|e| e.dtype))
     }
 
     /// Names of the tensors that a quantized module can have.
     pub(crate) fn tensors_of(&self, module: &str) -> impl Iterator<Item = String> {
         self.config.layout().suffixes().iter().map(move |suffix| format!("{module}{suffix}"))
-    }
-
-    fn marker(&self) -> &'static str {
-        self.config.layout().suffixes().first().copied().unwrap_or_default()
     }
 
     fn find(&self) -> impl Fn(&str) -> Option<HfEntry<'a>> {
@@ -297,10 +321,20 @@ impl<'a> PackedModules<'a> {
     ///
     /// # Errors
     /// As [`PackedModules::shape`]; scales that are not finite; groups out of range.
-    pub fn matrix(&self, module: &str) -> Result<Option<AffineMatrix>> {
+    pub fn matrix(&self, module: &str) -> Result<Option<ModuleMatrix>> {
         let find = self.find();
         let Some(parts) = Parts::new(self.config.layout(), module, &find)? else { return Ok(None) };
         self.config.layout().unpack(&parts).map(Some)
+    }
+
+    /// How a module's input is rounded; `None` if it is not, or the module is not quantized.
+    ///
+    /// # Errors
+    /// As [`PackedModules::matrix`].
+    pub fn activations(&self, module: &str) -> Result<Option<ActivationQuantizer>> {
+        let find = self.find();
+        let Some(parts) = Parts::new(self.config.layout(), module, &find)? else { return Ok(None) };
+        self.config.layout().activations(&parts)
     }
 
     /// What is to be said of every module.
@@ -319,7 +353,8 @@ impl<'a> PackedModules<'a> {
     pub fn loads_in(&self) -> Result<LoadsIn> {
         let is_linear = |entry: &HfEntry<'_>| entry.shape.len() == 2 && entry.name.contains(".layers.");
         let entries = self.dir.entries().filter(is_linear);
-        let dense: Vec<&str> = entries.filter_map(|e| e.name.strip_suffix(".weight")).collect();
+        let names = entries.filter_map(|e| e.name.strip_suffix(".weight"));
+        let dense: Vec<&str> = names.filter(|name| !self.has(name)).collect();
         let find = self.find();
         self.config.layout().loads_in(&self.parts(&find)?, &dense)
     }
@@ -332,4 +367,16 @@ impl<'a> PackedModules<'a> {
     pub fn config_file(&self) -> &std::path::Path {
         &self.file
     }
+}
+
+/// The modules among tensors that are quantized, each once, in the order of their first tensors.
+pub(crate) fn quantized_modules<'n>(
+    layout: &dyn PackedLayout,
+    names: impl Iterator<Item = &'n str>,
+    find: impl Fn(&str) -> Option<Dtype>,
+) -> impl Iterator<Item = &'n str> {
+    let mut seen = HashSet::new();
+    let module = |name: &'n str| layout.suffixes().iter().find_map(|suffix| name.strip_suffix(suffix));
+    let all: Vec<&str> = names.filter_map(module).filter(|m| seen.insert(*m) && layout.holds(m, &find)).collect();
+    all.into_iter()
 }

@@ -34,13 +34,12 @@ impl<'f, 'a> Parts<'f, 'a> {
         module: &'f str,
         find: &'f dyn Fn(&str) -> Option<HfEntry<'a>>,
     ) -> Result<Option<Self>> {
-        let marker = layout.suffixes().first().copied().unwrap_or_default();
-        let Some(first) = find(&format!("{module}{marker}")) else { return Ok(None) };
-        let (file, marker_name) = (first.file, marker.trim_start_matches('.'));
-        if find(&format!("{module}.weight")).is_some() {
-            let expected = format!("none beside `{marker_name}`");
-            return Err(Error::malformed(file, format!("tensor `{module}.weight`"), expected, "both"));
+        if !layout.holds(module, &|name| find(name).map(|entry| entry.dtype)) {
+            return Ok(None);
         }
+        let first = |suffix: &&'static str| find(&format!("{module}{suffix}")).map(|entry| (*suffix, entry.file));
+        let Some((marker, file)) = layout.suffixes().iter().find_map(first) else { return Ok(None) };
+        let marker_name = marker.trim_start_matches('.');
         let parts = Self { module, file, find, marker };
         if !layout.is_quantized(module).map_err(|e| parts.error(e))? {
             let found = format!("`{marker_name}` in place of `weight`");
@@ -50,6 +49,11 @@ impl<'f, 'a> Parts<'f, 'a> {
                 "full precision, as the config says",
                 found,
             ));
+        }
+        let keeps_weight = layout.keeps_weight(module).map_err(|e| parts.error(e))?;
+        if !keeps_weight && marker != ".weight" && find(&format!("{module}.weight")).is_some() {
+            let expected = format!("none beside `{marker_name}`");
+            return Err(Error::malformed(file, format!("tensor `{module}.weight`"), expected, "both"));
         }
         Ok(Some(parts))
     }
@@ -82,6 +86,7 @@ impl<'f, 'a> Parts<'f, 'a> {
 fn stored(entry: HfEntry<'_>) -> Result<StoredTensor<'_>> {
     let dtype = match entry.dtype {
         Dtype::I8 => DType::I8,
+        Dtype::F8_E4M3 => DType::F8E4M3,
         Dtype::I16 => DType::I16,
         Dtype::I32 => DType::I32,
         Dtype::I64 => DType::I64,
@@ -90,7 +95,7 @@ fn stored(entry: HfEntry<'_>) -> Result<StoredTensor<'_>> {
         Dtype::F32 => DType::F32,
         other => {
             let what = format!("tensor `{}`", entry.name);
-            let expected = "type I8, I16, I32, I64, F16, BF16 or F32";
+            let expected = "type I8, I16, I32, I64, F8_E4M3, F16, BF16 or F32";
             return Err(Error::malformed(entry.file, what, expected, other.to_string()));
         }
     };
