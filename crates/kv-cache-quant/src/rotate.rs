@@ -19,7 +19,13 @@ pub(crate) unsafe fn rotate<S: Simd>(rotation: &Rotation, row: &mut [f32]) {
             hadamard(head);
         } else {
             // SAFETY: the caller's; whole vectors, for the length is a power of two.
-            unsafe { sixteens::<S>(head) };
+            unsafe {
+                match block {
+                    64 => in_registers::<S, 4>(head),
+                    128 => in_registers::<S, 8>(head),
+                    _ => sixteens::<S>(head),
+                }
+            }
         }
         rest = tail;
     }
@@ -48,6 +54,36 @@ unsafe fn sixteens<S: Simd>(x: &mut [f32]) {
                 }
             }
             h *= 2;
+        }
+    }
+}
+
+/// [`sixteens`] of `16 VECTORS` values, loaded and stored once.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn in_registers<S: Simd, const VECTORS: usize>(values: &mut [f32]) {
+    let p = values.as_mut_ptr();
+    // SAFETY: the caller's; `VECTORS` whole vectors.
+    unsafe {
+        let scale = S::splat(1.0 / (values.len() as f32).sqrt());
+        let mut x = [scale; VECTORS];
+        for i in 0..VECTORS {
+            let low = S::butterfly::<2>(S::butterfly::<1>(S::butterfly::<0>(S::load(p.add(16 * i)))));
+            x[i] = S::butterfly::<3>(S::mul(low, scale));
+        }
+        let mut h = 1;
+        while h < VECTORS {
+            for i in 0..VECTORS {
+                if i & h == 0 {
+                    (x[i], x[i | h]) = (S::add(x[i], x[i | h]), S::sub(x[i], x[i | h]));
+                }
+            }
+            h *= 2;
+        }
+        for i in 0..VECTORS {
+            S::store(p.add(16 * i), x[i]);
         }
     }
 }

@@ -202,6 +202,29 @@ impl InputStats {
         Ok(())
     }
 
+    /// Of the same rows, each value divided by its column's scale.
+    ///
+    /// # Errors
+    /// [`StatsError::Columns`] for another number of scales; [`StatsError::NonFinite`] (in `row` 0) where a quotient is not finite, as by a scale of 0.
+    pub fn divided_by(&self, scales: &[f32]) -> Result<Self, StatsError> {
+        if scales.len() != self.columns() {
+            return Err(StatsError::Columns { expected: self.columns(), found: scales.len() });
+        }
+        let inverse: Vec<f64> = scales.iter().map(|&s| 1.0 / f64::from(s)).collect();
+        let mut gram = self.gram.clone();
+        if let Some(gram) = &mut gram {
+            gram.scale(&inverse);
+        }
+        let parts = InputStatsParts {
+            count: self.count,
+            sum_squares: self.sum_squares.iter().zip(&inverse).map(|(v, i)| v * i * i).collect(),
+            abs_sum: self.abs_sum.iter().zip(&inverse).map(|(v, i)| v * i.abs()).collect(),
+            abs_max: self.abs_max.iter().zip(&inverse).map(|(v, i)| (f64::from(*v) * i.abs()) as f32).collect(),
+            gram,
+        };
+        Self::from_parts(parts)
+    }
+
     /// The sums per column alone.
     pub fn without_gram(self) -> Self {
         Self { gram: None, ..self }

@@ -70,6 +70,18 @@ impl UpperTriangle {
         }
     }
 
+    /// Element `i, j` times `factors[i] · factors[j]`, in f64.
+    pub(crate) fn scale(&mut self, factors: &[f64]) {
+        let mut rest = self.values.as_mut_slice();
+        for (i, &factor) in factors.iter().enumerate().take(self.n) {
+            let (row, tail) = std::mem::take(&mut rest).split_at_mut(self.n - i);
+            rest = tail;
+            for (v, other) in row.iter_mut().zip(&factors[i..]) {
+                *v = (f64::from(*v) * factor * other) as f32;
+            }
+        }
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         for (a, b) in self.values.iter_mut().zip(&other.values) {
             *a += b;

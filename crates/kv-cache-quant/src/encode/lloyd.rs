@@ -5,9 +5,9 @@
 //! the best codes is kept, in half precision; then the codes nearest to the values with that scale are written. An even grid is better for rows
 //! that rotation left far from normal: those with few large values.
 
-use super::{largest_of, total};
+use super::{largest_finite, totals};
 use crate::layout::even_step;
-use crate::simd::Simd;
+use crate::simd::{Simd, Steps};
 use half::f16;
 use quant_core::lloyd_max::{lloyd_max_levels, lloyd_max_sigma};
 
@@ -23,19 +23,20 @@ enum Try {
 }
 
 /// What is tried, by bits: of many, those few that bring the error within 2 % of what all would.
-const fn tries<const BITS: usize>() -> &'static [Try] {
-    match BITS {
+const fn tries<const BITS: usize, const TRIES: usize>() -> [Try; TRIES] {
+    let all: &[Try] = match BITS {
         4 => &[Try::Largest(0.9), Try::Largest(1.0), Try::Even(0.0), Try::Even(0.7)],
         3 => &[Try::Largest(0.8), Try::Largest(0.9), Try::MeanSquare(1.0), Try::Even(0.0), Try::Even(0.7)],
         _ => &[Try::MeanSquare(0.9), Try::MeanSquare(1.0), Try::MeanSquare(1.1), Try::Even(0.0), Try::Even(0.8)],
+    };
+    match all.first_chunk() {
+        Some(tries) if all.len() == TRIES => *tries,
+        _ => panic!("4 bits have 4 tries, others 5"),
     }
 }
 
-/// Levels above zero, and the borders between them.
-struct Levels<const BITS: usize> {
-    levels: [f32; 8],
-    borders: [f32; 8],
-}
+/// The two grids, above zero.
+struct Levels<const BITS: usize>;
 
 impl<const BITS: usize> Levels<BITS> {
     const HALF: usize = 1 << (BITS - 1);
@@ -43,62 +44,34 @@ impl<const BITS: usize> Levels<BITS> {
         Some(sigma) => sigma,
         None => panic!("2 to 4 bits"),
     };
+    /// Half a step of the even grid: a power of two.
     const STEP: f32 = even_step(BITS as u8) as f32;
+    /// The level nearest to a magnitude, and its index.
+    const NEAREST: Steps = Self::steps(false);
+    const INDEX: Steps = Self::steps(true);
 
-    /// In constants, so that the compiler unrolls the comparisons.
-    const TABLE: Self = {
+    const fn steps(indices: bool) -> Steps {
         let Some(levels) = lloyd_max_levels(BITS as u8) else { panic!("2 to 4 bits") };
-        let mut table = Self { levels: [0.0; 8], borders: [0.0; 8] };
+        let (mut values, mut borders) = ([0.0; 8], [0.0; 8]);
         let mut i = 0;
         while i < Self::HALF {
-            table.levels[i] = levels[i] as f32;
+            values[i] = if indices { i as f32 } else { levels[i] as f32 };
             if i > 0 {
-                table.borders[i] = (levels[i - 1] as f32 + levels[i] as f32) / 2.0;
+                borders[i] = (levels[i - 1] as f32 + levels[i] as f32) / 2.0;
             }
             i += 1;
         }
-        table
-    };
-
-    /// The level nearest to each magnitude.
-    ///
-    /// # Safety
-    /// The instruction set of S.
-    #[inline(always)]
-    unsafe fn level<S: Simd>(t: S::F, even: bool) -> S::F {
-        // SAFETY: the caller's.
-        unsafe {
-            if even {
-                let odd = S::add(S::mul(Self::index::<S>(t, true), S::splat(2.0)), S::splat(1.0));
-                return S::mul(odd, S::splat(Self::STEP));
-            }
-            let mut level = S::splat(Self::TABLE.levels[0]);
-            for i in 1..Self::HALF {
-                let by = Self::TABLE.levels[i] - Self::TABLE.levels[i - 1];
-                level = S::add_above(level, t, Self::TABLE.borders[i], by);
-            }
-            level
-        }
+        Steps::new(values, borders, Self::HALF)
     }
 
-    /// Its index.
+    /// The index on the even grid of each magnitude, given in its steps.
     ///
     /// # Safety
     /// The instruction set of S.
     #[inline(always)]
-    unsafe fn index<S: Simd>(t: S::F, even: bool) -> S::F {
+    unsafe fn even_index<S: Simd>(t: S::F) -> S::F {
         // SAFETY: the caller's.
-        unsafe {
-            if even {
-                let i = S::sub(S::mul(t, S::splat(0.5 / Self::STEP)), S::splat(0.5));
-                return S::round(S::min(S::max(i, S::splat(0.0)), S::splat((Self::HALF - 1) as f32)));
-            }
-            let mut index = S::splat(0.0);
-            for i in 1..Self::HALF {
-                index = S::add_above(index, t, Self::TABLE.borders[i], 1.0);
-            }
-            index
-        }
+        unsafe { S::round(S::min(S::sub(t, S::splat(0.5)), S::splat((Self::HALF - 1) as f32))) }
     }
 }
 
@@ -107,30 +80,31 @@ impl<const BITS: usize> Levels<BITS> {
 /// # Safety
 /// The instruction set of S; as many codes as values.
 #[inline(always)]
-pub(super) unsafe fn encode<S: Simd, const BITS: usize>(x: &[f32], codes: &mut [u8]) -> u16 {
+pub(super) unsafe fn encode<S: Simd, const BITS: usize, const TRIES: usize>(x: &[f32], codes: &mut [u8]) -> u16 {
     // SAFETY: the caller's.
     unsafe {
-        let largest = largest_of::<S>(x);
-        let mut squares = S::splat(0.0);
-        if BITS < 4 {
-            for v in x.as_chunks::<16>().0 {
-                let v = S::load(v.as_ptr());
-                squares = S::add(squares, S::mul(v, v));
-            }
-        }
-        let root = (total::<S>(squares) / x.len() as f32).sqrt();
+        let largest = largest_finite::<S>(x);
         let (mut best, mut scale, mut even) = (0.0, 0.0, false);
-        for t in tries::<BITS>() {
-            let top = (Levels::<BITS>::HALF * 2 - 1) as f32;
-            let (inverse, on_even) = match *t {
-                Try::Largest(f) => (127.0 / (largest * f), false),
-                Try::MeanSquare(f) => (Levels::<BITS>::SIGMA / (root * f), false),
-                Try::Even(steps) => ((top + steps) * Levels::<BITS>::STEP / largest, true),
+        let root = if BITS < 4 { root_mean_square::<S>(x) } else { 0.0 };
+        let top = (Levels::<BITS>::HALF * 2 - 1) as f32;
+        // Loops, not closures: only what is inlined is compiled for the caller's instruction set.
+        let mut inverse = [0.0; TRIES];
+        for i in 0..TRIES {
+            inverse[i] = match (const { tries::<BITS, TRIES>() })[i] {
+                Try::Largest(f) => 127.0 / (largest * f),
+                Try::MeanSquare(f) => Levels::<BITS>::SIGMA / (root * f),
+                // In whole steps.
+                Try::Even(steps) => (top + steps) * 0.5 / largest,
             };
-            let (xy, yy) = sums::<S, BITS>(x, inverse, on_even);
+        }
+        let sums = sums::<S, BITS, TRIES>(x, &inverse);
+        for (i, t) in const { tries::<BITS, TRIES>() }.iter().enumerate() {
+            let (xy, yy) = (sums[i], sums[i + 8]);
             let gain = xy * (xy / yy);
             if gain > best {
-                (best, scale, even) = (gain, xy / yy, on_even);
+                let on_even = matches!(t, Try::Even(_));
+                let unit = if on_even { 2.0 * Levels::<BITS>::STEP } else { 1.0 };
+                (best, scale, even) = (gain, xy / yy / unit, on_even);
             }
         }
         let scale = f16::from_f32(scale);
@@ -140,22 +114,44 @@ pub(super) unsafe fn encode<S: Simd, const BITS: usize>(x: &[f32], codes: &mut [
     }
 }
 
-/// `sum |x| y` and `sum y^2` with the levels y of the values times `inverse`.
+/// # Safety
+/// The instruction set of S.
+#[inline(always)]
+unsafe fn root_mean_square<S: Simd>(x: &[f32]) -> f32 {
+    // SAFETY: the caller's; 16 values each.
+    unsafe {
+        let mut squares = S::splat(0.0);
+        for v in x.as_chunks::<16>().0 {
+            let v = S::load(v.as_ptr());
+            squares = S::add(squares, S::mul(v, v));
+        }
+        (totals::<S, 1>(&[squares], &[squares])[0] / x.len() as f32).sqrt()
+    }
+}
+
+/// For each try, whose factor is `inverse`: `sum |x| y` with the levels y of the values times that, on the even grid in its steps; from the eighth
+/// on, `sum y^2`.
 ///
 /// # Safety
 /// The instruction set of S.
 #[inline(always)]
-unsafe fn sums<S: Simd, const BITS: usize>(x: &[f32], inverse: f32, even: bool) -> (f32, f32) {
+unsafe fn sums<S: Simd, const BITS: usize, const TRIES: usize>(x: &[f32], inverse: &[f32; TRIES]) -> [f32; 16] {
     // SAFETY: the caller's; 16 values each.
     unsafe {
-        let (mut xy, mut yy) = (S::splat(0.0), S::splat(0.0));
-        for x in x.as_chunks::<16>().0 {
-            let v = S::abs(S::load(x.as_ptr()));
-            let y = Levels::<BITS>::level::<S>(S::mul(v, S::splat(inverse)), even);
-            xy = S::add(xy, S::mul(v, y));
-            yy = S::add(yy, S::mul(y, y));
+        let (mut xy, mut yy) = ([S::splat(0.0); TRIES], [S::splat(0.0); TRIES]);
+        for i in 0..TRIES {
+            for x in x.as_chunks::<16>().0 {
+                let v = S::abs(S::load(x.as_ptr()));
+                let t = S::mul(v, S::splat(inverse[i]));
+                let y = match (const { tries::<BITS, TRIES>() })[i] {
+                    Try::Even(_) => S::add(Levels::<BITS>::even_index::<S>(t), S::splat(0.5)),
+                    _ => S::steps(const { &Levels::<BITS>::NEAREST }, t),
+                };
+                xy[i] = S::add(xy[i], S::mul(v, y));
+                yy[i] = S::add(yy[i], S::mul(y, y));
+            }
         }
-        (total::<S>(xy), total::<S>(yy))
+        totals::<S, TRIES>(&xy, &yy)
     }
 }
 
@@ -166,11 +162,16 @@ unsafe fn sums<S: Simd, const BITS: usize>(x: &[f32], inverse: f32, even: bool) 
 #[inline(always)]
 unsafe fn write<S: Simd, const BITS: usize>(x: &[f32], inverse: f32, codes: &mut [u8], even: bool) {
     let middle = (1 << (BITS - 1)) as f32 - 0.5;
+    let inverse = if even { inverse * (0.5 / Levels::<BITS>::STEP) } else { inverse };
     for (x, codes) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0) {
         // SAFETY: the caller's; 16 values and 16 codes.
         unsafe {
             let x = S::load(x.as_ptr());
-            let index = Levels::<BITS>::index::<S>(S::mul(S::abs(x), S::splat(inverse)), even);
+            let t = S::mul(S::abs(x), S::splat(inverse));
+            let index = match even {
+                true => Levels::<BITS>::even_index::<S>(t),
+                false => S::steps(const { &Levels::<BITS>::INDEX }, t),
+            };
             let from_middle = S::copysign(S::add(index, S::splat(0.5)), x);
             S::put_bytes(S::add(from_middle, S::splat(middle)), codes.as_mut_ptr());
         }
@@ -191,7 +192,13 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self) -> u16 {
             // SAFETY: `Isa::run` has the instruction set.
-            unsafe { encode::<S, BITS>(self.0, self.1) }
+            unsafe {
+                match BITS {
+                    4 => encode::<S, 4, 4>(self.0, self.1),
+                    3 => encode::<S, 3, 5>(self.0, self.1),
+                    _ => encode::<S, 2, 5>(self.0, self.1),
+                }
+            }
         }
     }
 

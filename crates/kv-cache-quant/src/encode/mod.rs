@@ -113,11 +113,11 @@ unsafe fn encode<S: Simd>(codec: Codec, code: IntCode, x: &[f32], row: &mut Row)
             // SAFETY: the caller's; a group is whole 16s.
             Codec::Int8 => (unsafe { int8::encode::<S>(x, codes) }, 0),
             // SAFETY: as above.
-            Codec::Lloyd { bits: 2, .. } => (unsafe { lloyd::encode::<S, 2>(x, codes) }, 0),
+            Codec::Lloyd { bits: 2, .. } => (unsafe { lloyd::encode::<S, 2, 5>(x, codes) }, 0),
             // SAFETY: as above.
-            Codec::Lloyd { bits: 3, .. } => (unsafe { lloyd::encode::<S, 3>(x, codes) }, 0),
+            Codec::Lloyd { bits: 3, .. } => (unsafe { lloyd::encode::<S, 3, 5>(x, codes) }, 0),
             // SAFETY: as above.
-            Codec::Lloyd { .. } => (unsafe { lloyd::encode::<S, 4>(x, codes) }, 0),
+            Codec::Lloyd { .. } => (unsafe { lloyd::encode::<S, 4, 4>(x, codes) }, 0),
             Codec::Ggml(ty) => ggml::encode(ty, x, codes),
             Codec::Kivi { bits } => kivi::encode(bits, x.iter().copied(), codes),
             // Their storage is not of this kind.
@@ -139,6 +139,22 @@ pub(crate) fn largest(x: &[f32]) -> f32 {
     f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
+/// The largest magnitude of finite values.
+///
+/// # Safety
+/// The instruction set of S.
+#[inline(always)]
+unsafe fn largest_finite<S: Simd>(x: &[f32]) -> f32 {
+    // SAFETY: the caller's; 16 values each.
+    unsafe {
+        let mut most = S::splat(0.0);
+        for x in x.as_chunks::<16>().0 {
+            most = S::max(S::abs(S::load(x.as_ptr())), most);
+        }
+        S::largest(most)
+    }
+}
+
 /// As [`largest`]; NaN also if there is an infinity.
 ///
 /// # Safety
@@ -157,16 +173,32 @@ pub(crate) unsafe fn largest_of<S: Simd>(x: &[f32]) -> f32 {
     }
 }
 
-/// Sum of lanes, by halves: in the same order everywhere.
+/// The sums of the lanes of up to 8 vectors each of `a` and `b`, eight of `a` and eight of `b`: by halves, in the same order everywhere, all at once.
 ///
 /// # Safety
 /// The instruction set of S.
 #[inline(always)]
-unsafe fn total<S: Simd>(x: S::F) -> f32 {
+unsafe fn totals<S: Simd, const COUNT: usize>(a: &[S::F; COUNT], b: &[S::F; COUNT]) -> [f32; 16] {
     let mut lanes = [0.0f32; 16];
     // SAFETY: the caller's; 16 values.
-    unsafe { S::store(lanes.as_mut_ptr(), x) };
-    let x: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let x: [f32; 4] = std::array::from_fn(|i| x[i] + x[i + 4]);
-    (x[0] + x[2]) + (x[1] + x[3])
+    unsafe { S::store(lanes.as_mut_ptr(), S::fold::<1>(halved::<S, COUNT>(a), halved::<S, COUNT>(b))) };
+    lanes
+}
+
+/// Two lanes for each of up to 8 vectors, which are to be added. In the place of a vector that is not there is another.
+///
+/// # Safety
+/// The instruction set of S.
+#[inline(always)]
+unsafe fn halved<S: Simd, const COUNT: usize>(x: &[S::F; COUNT]) -> S::F {
+    let mut eighths = [x[0]; 4];
+    // SAFETY: the caller's.
+    unsafe {
+        for i in 0..COUNT.div_ceil(2) {
+            eighths[i] = S::fold::<8>(x[2 * i], x[if 2 * i + 1 < COUNT { 2 * i + 1 } else { 2 * i }]);
+        }
+        let low = S::fold::<4>(eighths[0], eighths[1]);
+        let high = if COUNT > 4 { S::fold::<4>(eighths[2], eighths[3]) } else { low };
+        S::fold::<2>(low, high)
+    }
 }

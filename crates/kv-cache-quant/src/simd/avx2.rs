@@ -18,6 +18,29 @@ macro_rules! both {
     };
 }
 
+/// One half of [`Simd::fold`].
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn fold<const N: usize>([x, y]: F2) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        let (first, second) = match N {
+            8 => return _mm256_add_ps(x, y),
+            4 => (_mm256_permute2f128_ps::<0x20>(x, y), _mm256_permute2f128_ps::<0x31>(x, y)),
+            2 => (_mm256_shuffle_ps::<0b01_00_01_00>(x, y), _mm256_shuffle_ps::<0b11_10_11_10>(x, y)),
+            _ => (_mm256_shuffle_ps::<0b10_00_10_00>(x, y), _mm256_shuffle_ps::<0b11_01_11_01>(x, y)),
+        };
+        let sums = _mm256_add_ps(first, second);
+        if N == 4 {
+            return sums;
+        }
+        // Pairs are in the order x, y, x, y.
+        _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(sums)))
+    }
+}
+
 // Each function is the instructions it names; the caller has the instruction set, and memory as `Simd` asks.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
@@ -174,6 +197,10 @@ impl Simd for Avx2 {
             };
             [one(to[0], t[0]), one(to[1], t[1])]
         }
+    }
+    #[inline(always)]
+    unsafe fn fold<const N: usize>(a: F2, b: F2) -> F2 {
+        unsafe { [fold::<N>(a), fold::<N>(b)] }
     }
     #[inline(always)]
     unsafe fn butterfly<const LOG: u32>(x: F2) -> F2 {

@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI and VBMI: a vector is a register.
 
-use super::{Isa, Simd};
+use super::{Isa, Simd, Steps, add_steps};
 use crate::layout::Float8;
 use std::arch::x86_64::*;
 
@@ -131,6 +131,39 @@ impl Simd for Avx512 {
         unsafe {
             let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(t, _mm512_set1_ps(border));
             _mm512_mask_add_ps(to, above, to, _mm512_set1_ps(by))
+        }
+    }
+    #[inline(always)]
+    unsafe fn steps(steps: &Steps, t: __m512) -> __m512 {
+        unsafe {
+            if steps.count <= 4 {
+                return add_steps::<Self>(steps, t);
+            }
+            let run = _mm512_min_ps(_mm512_mul_ps(t, _mm512_set1_ps(0.125)), _mm512_set1_ps(15.0));
+            let run = _mm512_cvttps_epi32(run);
+            let near = _mm512_permutexvar_ps(run, _mm512_loadu_ps(steps.near.as_ptr()));
+            let below = _mm512_permutexvar_ps(run, _mm512_loadu_ps(steps.below.as_ptr()));
+            let above = _mm512_permutexvar_ps(run, _mm512_loadu_ps(steps.above.as_ptr()));
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(t, near), below, above)
+        }
+    }
+    #[inline(always)]
+    unsafe fn fold<const N: usize>(a: __m512, b: __m512) -> __m512 {
+        /// The lanes of a, and from 16 on of b, that are the first of each sum.
+        const fn first(n: usize) -> [i32; 16] {
+            let mut lanes = [0; 16];
+            let mut i = 0;
+            while i < 16 {
+                let of = i % 8;
+                lanes[i] = (i / 8 * 16 + of / n * 2 * n + of % n) as i32;
+                i += 1;
+            }
+            lanes
+        }
+        unsafe {
+            let first = _mm512_loadu_si512(const { &first(N) }.as_ptr().cast());
+            let second = _mm512_add_epi32(first, _mm512_set1_epi32(N as i32));
+            _mm512_add_ps(_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
         }
     }
     #[inline(always)]

@@ -74,6 +74,14 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn copysign(x: Self::F, sign: Self::F) -> Self::F;
     /// `to + by` where `t > border`, else `to`.
     unsafe fn add_above(to: Self::F, t: Self::F, border: f32, by: f32) -> Self::F;
+    /// The value of each lane's step.
+    #[inline(always)]
+    unsafe fn steps(steps: &Steps, t: Self::F) -> Self::F {
+        // SAFETY: the caller's.
+        unsafe { add_steps::<Self>(steps, t) }
+    }
+    /// The lanes of `a`, then those of `b`, in runs of `2 N`: the sums of lanes i and i + N of each run, 8 of `a` and 8 of `b`.
+    unsafe fn fold<const N: usize>(a: Self::F, b: Self::F) -> Self::F;
     /// Of lanes i and i + 2^LOG: sum and difference.
     unsafe fn butterfly<const LOG: u32>(x: Self::F) -> Self::F;
     /// Rounds to whole numbers, ties to even, from 0 to 255, and writes 16 bytes.
@@ -101,6 +109,55 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn floats8(format: Float8, p: *const u8) -> Self::F;
     /// 16 bytes' `bits` bits from `from` on, as numbers.
     unsafe fn small(p: *const u8, from: u32, bits: u32) -> Self::F;
+}
+
+/// A function of up to 8 steps: `values[i]` above `borders[i]` and up to the next. Values are small whole numbers, so that their differences add up exactly.
+pub(crate) struct Steps {
+    values: [f32; 8],
+    /// The first is not used.
+    borders: [f32; 8],
+    count: usize,
+    /// The only border in `8 i .. 8 (i + 1)`, the last also beyond; infinity where there is none.
+    near: [f32; 16],
+    /// The values up to that border, and above it.
+    below: [f32; 16],
+    above: [f32; 16],
+}
+
+impl Steps {
+    /// # Panics
+    /// When built in a constant, as it is meant to be: if two borders are too near to each other, or one is not from 0 to 128.
+    pub(crate) const fn new(values: [f32; 8], borders: [f32; 8], count: usize) -> Self {
+        let mut steps = Self { values, borders, count, near: [f32::INFINITY; 16], below: [0.0; 16], above: [0.0; 16] };
+        let (mut i, mut step) = (0, 0);
+        while i < 16 {
+            (steps.below[i], steps.above[i]) = (values[step], values[step]);
+            if step + 1 < count && borders[step + 1] < 8.0 * (i as f32 + 1.0) {
+                step += 1;
+                assert!(borders[step] >= 8.0 * i as f32, "two borders in a run of 8");
+                (steps.near[i], steps.above[i]) = (borders[step], values[step]);
+            }
+            i += 1;
+        }
+        assert!(step + 1 == count, "a border above 128");
+        steps
+    }
+}
+
+/// [`Simd::steps`], one after another.
+///
+/// # Safety
+/// The instruction set of S.
+#[inline(always)]
+unsafe fn add_steps<S: Simd>(steps: &Steps, t: S::F) -> S::F {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut value = S::splat(steps.values[0]);
+        for i in 1..steps.count {
+            value = S::add_above(value, t, steps.borders[i], steps.values[i] - steps.values[i - 1]);
+        }
+        value
+    }
 }
 
 /// `e^x` within 2 ulp for x from -87 to 0, for smaller x at most `e^-87`.
@@ -273,6 +330,15 @@ mod tests {
                 push("abs", S::abs(x));
                 push("copysign", S::copysign(S::splat(2.5), x));
                 push("add above", S::add_above(x, S::abs(x), 7.0, 3.0));
+                let y = S::mul(S::load(values.as_ptr()), S::splat(0.7));
+                let steps = const {
+                    &Steps::new([1.0, 4.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 7.5, 61.0, 0.0, 0.0, 0.0, 0.0, 0.0], 3)
+                };
+                push("steps", S::steps(steps, S::mul(S::abs(x), S::splat(5.0))));
+                push("folded 8", S::fold::<8>(x, y));
+                push("folded 4", S::fold::<4>(x, y));
+                push("folded 2", S::fold::<2>(x, y));
+                push("folded 1", S::fold::<1>(x, y));
                 push("apart 1", S::butterfly::<0>(x));
                 push("apart 2", S::butterfly::<1>(x));
                 push("apart 4", S::butterfly::<2>(x));

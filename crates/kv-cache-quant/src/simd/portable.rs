@@ -139,6 +139,14 @@ impl Simd for Portable {
         zip(to, t, |to, t| if t > border { to + by } else { to })
     }
     #[inline(always)]
+    unsafe fn fold<const N: usize>(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| {
+            let (x, i) = if i < 8 { (&a, i) } else { (&b, i - 8) };
+            let at = i / N * 2 * N + i % N;
+            x[at] + x[at + N]
+        })
+    }
+    #[inline(always)]
     unsafe fn butterfly<const LOG: u32>(x: [f32; 16]) -> [f32; 16] {
         let bit = 1 << LOG;
         std::array::from_fn(|i| if i & bit == 0 { x[i] + x[i | bit] } else { x[i ^ bit] - x[i] })

@@ -4,6 +4,7 @@ use super::observe::{KEPT_BACK, Split, layer_sites, observe};
 use super::plan::{LayerwisePlan, Module, Modules, Rounding};
 use super::progress::Meter;
 use super::report::ModuleReport;
+use super::scales::Judges;
 use super::{round_awq, scales};
 use crate::Result;
 use crate::checkpoint::ModuleMatrix;
@@ -61,9 +62,15 @@ impl<'a> LayerRun<'a> {
             splits = self.observe(l, |_| true, awq.is_some() && goes_on)?;
             meter.observed(self.walk.config(), l)?;
         }
-        let inputs = scales::prepare(splits)?;
+        let inputs = scales::prepare(&splits)?;
+        if awq.is_some() {
+            splits.clear();
+        }
         if let Some(options) = &self.plan.scales {
-            let found = scales::search(&self.walk, self.modules, l, &inputs, options, &samples)?;
+            let rounding = &self.plan.rounding;
+            let gptq = matches!(rounding, Rounding::Gptq(_)).then_some((rounding, &splits));
+            let judges = Judges { samples: &samples, gptq };
+            let found = scales::search(&self.walk, self.modules, l, &inputs, options, judges)?;
             layer.norms = found.norms;
             layer.folds = found.folds;
             layer.biases = scales::folded_biases(&self.walk, self.modules, l, &layer.folds)?;
@@ -74,7 +81,7 @@ impl<'a> LayerRun<'a> {
                 meter.quantized_layer(self.walk.config(), l)?;
             }
             None => {
-                drop(inputs);
+                drop((inputs, splits));
                 self.walk.set_folds(layer.folds.clone());
                 self.run_sequential(l, super::sequential::Weights::New(&mut layer), goes_on, meter)?;
             }
@@ -93,7 +100,8 @@ impl<'a> LayerRun<'a> {
         let samples = self.samples();
         let splits = self.observe(l, |_| true, goes_on)?;
         meter.observed(self.walk.config(), l)?;
-        scales::search(&self.walk, self.modules, l, &scales::prepare(splits)?, options, &samples)
+        let judges = Judges { samples: &samples, gptq: None };
+        scales::search(&self.walk, self.modules, l, &scales::prepare(&splits)?, options, judges)
     }
 
     /// Where a few of the sequences that are kept back stand, if blocks are to be judged by them.

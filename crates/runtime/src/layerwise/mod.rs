@@ -30,6 +30,7 @@
 //! ```
 
 mod block_loss;
+mod gptq_judge;
 mod layer;
 mod observe;
 mod plan;

@@ -128,11 +128,12 @@ impl LayerwisePlan {
         Self::new(Rounding::Gptq(options), None)
     }
 
-    /// GPTQ of all modules alike, on AWQ's scales. Error feedback makes good much of what scales save, so that only those are taken which save a tenth of
-    /// the loss of plain rounding.
+    /// GPTQ of all modules alike, on AWQ's scales. Error feedback makes good much of what scales save, so they are judged by what GPTQ leaves of them.
     pub fn gptq_on_scales(options: Options) -> Self {
         let mut scales = awq::Options::new(options.bits, options.group_size);
-        (scales.zero_point, scales.margin) = (!options.symmetric, 0.1);
+        scales.zero_point = !options.symmetric;
+        // What counts is judged as it is, on sequences kept back.
+        scales.margin = 0.0;
         Self::new(Rounding::Gptq(options), Some(scales))
     }
 

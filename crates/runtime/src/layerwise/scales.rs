@@ -1,9 +1,10 @@
 //! AWQ's scales of a layer, found on what its linears read in full precision.
 
 use super::block_loss::BlockJudge;
+use super::gptq_judge;
 use super::layer::of_site;
 use super::observe::{Split, layer_sites};
-use super::plan::{Module, Modules, awq_options};
+use super::plan::{Module, Modules, Rounding, awq_options};
 use crate::checkpoint::hf_name;
 use crate::fold::{Folds, divide_stored};
 use crate::hf_writer::OwnedTensor;
@@ -25,29 +26,38 @@ pub(super) struct Found {
     pub(super) norms: Vec<OwnedTensor>,
 }
 
-pub(super) fn prepare(splits: BTreeMap<LinearSite, Split>) -> Result<SiteInputs> {
-    let inputs = splits.into_iter().map(|(site, split)| {
+pub(super) fn prepare(splits: &BTreeMap<LinearSite, Split>) -> Result<SiteInputs> {
+    let inputs = splits.iter().map(|(site, split)| {
         let inputs = Inputs::new(&split.fit, split.check.as_ref()).map_err(|e| failed(&format!("{site:?}"), e))?;
-        Ok((site, inputs))
+        Ok((*site, inputs))
     });
     inputs.collect()
 }
 
+/// Better judges of scales than the loss of plain rounding.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Judges<'a> {
+    /// Hidden states where the layer begins: q/k/v and gate/up are judged by their block's output on them.
+    pub(super) samples: &'a [Vec<f32>],
+    /// GPTQ, where that rounds afterwards, and what it would see.
+    pub(super) gptq: Option<(&'a Rounding, &'a BTreeMap<LinearSite, Split>)>,
+}
+
 /// The scales of a layer's inputs. `walk` has nothing folded in.
 ///
-/// With `samples` (hidden states where the layer begins) q/k/v and gate/up are judged by their block's output on them. An input whose linears, or the linear that produces it, are not all quantized keeps its scale: full precision needs none.
+/// An input whose linears, or the linear that produces it, are not all quantized keeps its scale: full precision needs none.
 pub(super) fn search(
     walk: &LayerWalk<'_>,
     modules: &Modules,
     l: usize,
     inputs: &SiteInputs,
     options: &awq::Options,
-    samples: &[Vec<f32>],
+    judges: Judges<'_>,
 ) -> Result<Found> {
     let mut found = Found::default();
-    let judge = match samples {
+    let block = match judges.samples {
         [] => None,
-        _ => Some(BlockJudge::new(walk, l, samples)?),
+        samples => Some(BlockJudge::new(walk, l, samples)?),
     };
     let config = walk.config();
     for site in layer_sites(l) {
@@ -70,12 +80,17 @@ pub(super) fn search(
         let group = ScaleGroup { members: &members, ties: ties.as_deref() };
         let name = readers.first().map_or("", |m| m.name.as_str());
         let of_site = awq_options(options, spec);
-        let scales = match judge.as_ref().filter(|_| BlockJudge::judges(site)) {
-            None => awq::search_scales(input, &group, &of_site).map_err(|e| failed(name, e))?,
-            Some(judge) => {
-                let ranked = awq::rank_scales(input, &group, &of_site).map_err(|e| failed(name, e))?;
-                let members: Vec<(&Module, &[f32])> = readers.iter().zip(weights.iter().map(Vec::as_slice)).collect();
-                best_of_block(judge, site, &members, ranked, &of_site)?
+        let block = block.as_ref().filter(|_| BlockJudge::judges(site));
+        let gptq = judges.gptq.and_then(|(rounding, splits)| Some((rounding, splits.get(&site)?)));
+        let scales = if block.is_none() && gptq.is_none() {
+            awq::search_scales(input, &group, &of_site).map_err(|e| failed(name, e))?
+        } else {
+            let ranked = awq::rank_scales(input, &group, &of_site).map_err(|e| failed(name, e))?;
+            let members: Vec<(&Module, &[f32])> = readers.iter().zip(weights.iter().map(Vec::as_slice)).collect();
+            match (block, gptq) {
+                (Some(block), _) => best_of_block(block, site, &members, ranked, &of_site)?,
+                (None, Some((rounding, split))) => gptq_judge::best(split, rounding, &members, ranked, of_site.margin)?,
+                (None, None) => Scales::identity(input.in_features()),
             }
         };
         if scales.is_identity() {
