@@ -5,7 +5,7 @@
 
 use quant_runtime::eval::{EvalPlan, EvalReport, MemoryLogits, ModelLogits, evaluate};
 use quant_runtime::generate::{GenerateOptions, Generator, SamplingOptions};
-use quant_runtime::{CacheChoice, Checkpoint, Error, LogitRows, Model, Tokenizer};
+use quant_runtime::{CacheChoice, Checkpoint, LogitRows, Model, Tokenizer};
 use quant_tests::{bundled, shared};
 use std::ops::ControlFlow;
 
@@ -115,9 +115,36 @@ fn the_cache_counts_its_bytes() {
 }
 
 #[test]
-fn what_candle_s_kernels_cannot_read_is_refused() {
+fn other_devices_attend_to_what_the_codes_stand_for() {
     let checkpoint = Checkpoint::open(bundled("")).unwrap();
-    let model = Model::load_for_candle(&checkpoint, &candle_core::Device::Cpu).unwrap();
-    assert!(matches!(model.new_cache_of(preset("int8")), Err(Error::Unsupported(_))));
-    assert!(model.new_cache_of(CacheChoice::F32).is_ok());
+    let (own, _) = model();
+    let candle = Model::load_for_candle(&checkpoint, &candle_core::Device::Cpu).unwrap();
+    let tokens: Vec<u32> = (0..90).map(|i| i * 37 % 500).collect();
+    for choice in [preset("int8"), preset("r4"), types("q8_0", "q5_1")] {
+        let logits = |model: &Model| -> Vec<f32> {
+            let mut cache = model.new_cache_of(choice).unwrap();
+            model.forward(&tokens[..70], &mut cache, LogitRows::None).unwrap();
+            model.forward(&tokens[70..], &mut cache, LogitRows::All).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let (a, b) = (logits(&own), logits(&candle));
+        let most = a.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let error = a.iter().zip(&b).fold(0.0f32, |m, (x, y)| m.max((x - y).abs()));
+        // A rounding that falls the other way changes a code.
+        assert!(error < 0.02 * most, "{choice:?}: {error} of {most}");
+    }
+}
+
+#[test]
+fn noise_of_a_cache_falls_with_its_bits() {
+    let (model, tokenizer) = model();
+    let text = "Keys and values of real text, and what rounding does to the logits and to the outputs of each layer.";
+    let tokens = tokenizer.encode(text, true, false).unwrap();
+    assert!(model.cache_noise(CacheChoice::F32, &tokens).unwrap().is_empty());
+    let noise = |choice| {
+        let layers = model.cache_noise(choice, &tokens).unwrap();
+        assert_eq!(layers.len(), 6);
+        layers.iter().map(|n| n.logits + n.output).sum::<f64>()
+    };
+    let [f16, int8, r4, q4] = [preset("f16"), preset("int8"), preset("r4"), types("q4_0", "q4_0")].map(noise);
+    assert!(f16 < 1e-5 && f16 < int8 && int8 < 1e-3 && int8 < r4 && r4 < q4 && q4 < 1.0, "{f16} {int8} {r4} {q4}");
 }

@@ -345,6 +345,37 @@ impl LayerCache {
             }
         }
         let (slot, at) = self.find(token)?;
+        self.read(slot, at, head, key, value);
+        Ok(())
+    }
+
+    /// All keys and values held, as [`dequantize`](Self::dequantize) gives each: `[kv_heads, len, head_dim]` both.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a slice has another length.
+    pub fn dequantize_all(&self, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        let (plan, d) = (&self.plan, self.plan.spec.head_dim);
+        let need = plan.spec.kv_heads * self.len * d;
+        for (what, found) in [("values of keys", keys.len()), ("values of values", values.len())] {
+            if found != need {
+                return shape(what, need.to_string(), found);
+            }
+        }
+        let heads = keys.chunks_exact_mut((self.len * d).max(1)).zip(values.chunks_exact_mut((self.len * d).max(1)));
+        for (head, (keys, values)) in heads.enumerate() {
+            let mut rows = keys.chunks_exact_mut(d).zip(values.chunks_exact_mut(d));
+            for slot in &self.blocks {
+                for (at, (key, value)) in rows.by_ref().take(slot.block.len).enumerate() {
+                    self.read(slot, at, head, key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// [`dequantize`](Self::dequantize) of a token of a block.
+    fn read(&self, slot: &Slot, at: usize, head: usize, key: &mut [f32], value: &mut [f32]) {
+        let (plan, d) = (&self.plan, self.plan.spec.head_dim);
         let (mut k, mut v) = ([0.0; MAX_CHANNELS], [0.0; MAX_CHANNELS]);
         slot.block.get(plan, head, at, &mut k[..plan.channels], &mut v[..plan.channels]);
         plan.key_rotation.apply(&mut k[..d]);
@@ -352,9 +383,9 @@ impl LayerCache {
         let mut angles = Vec::new();
         plan.centres.angles(slot.block.position + at as i64, &mut angles);
         plan.centres.subtract(head, &angles, -1.0, &mut k[..d]);
+        v[..d].iter_mut().zip(plan.value_mean(head)).for_each(|(x, mean)| *x += mean);
         key.copy_from_slice(&k[..d]);
         value.copy_from_slice(&v[..d]);
-        Ok(())
     }
 
     fn find(&self, token: usize) -> Result<(&Slot, usize)> {
@@ -448,6 +479,7 @@ impl Op for PutToken<'_> {
             key[..d].copy_from_slice(k);
             value[..d].copy_from_slice(v);
             plan.centres.subtract(head, &angles, 1.0, &mut key[..d]);
+            value[..d].iter_mut().zip(plan.value_mean(head)).for_each(|(x, mean)| *x -= mean);
             // SAFETY: `Isa::run` has the instruction set.
             unsafe {
                 rotate::<S>(&plan.key_rotation, &mut key[..d]);

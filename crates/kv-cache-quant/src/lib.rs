@@ -13,6 +13,8 @@ mod aligned;
 mod attend;
 mod block;
 mod cache;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod centre;
 mod codec;
 #[allow(unsafe_code)]

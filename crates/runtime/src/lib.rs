@@ -21,5 +21,5 @@ pub mod tokenizer;
 pub use candle_core::Device;
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
-pub use model::{Activations, CacheChoice, KvCache, LogitRows, Model, ModelConfig};
+pub use model::{Activations, CacheChoice, CacheNoise, KvCache, LogitRows, Model, ModelConfig};
 pub use tokenizer::Tokenizer;

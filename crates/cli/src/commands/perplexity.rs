@@ -5,7 +5,7 @@ use crate::error::{CliError, CliResult};
 use crate::output::{print_json, to_stdout};
 use crate::{input, progress, table};
 use quant_runtime::eval::{EvalPlan, EvalReport, LogitSource, LogitsFile, LogitsWriter, ModelLogits, evaluate};
-use quant_runtime::{Activations, Error, Tokenizer};
+use quant_runtime::{Activations, CacheNoise, Error, Tokenizer};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -120,7 +120,14 @@ impl Args {
         if let Some(writer) = writer {
             writer.finish()?;
         }
-        if self.json { print_json(&report_json(&report)) } else { to_stdout(|out| print_report(out, &report)) }
+        let noise = match plan.sequences().first() {
+            Some(sequence) => model.cache_noise(cache, &sequence.tokens)?,
+            None => Vec::new(),
+        };
+        match self.json {
+            true => print_json(&report_json(&report, &noise)),
+            false => to_stdout(|out| print_report(out, &report, &noise)),
+        }
     }
 
     fn plan_of_text(&self, text: &str, tokenizer: &Tokenizer, ctx: usize) -> CliResult<EvalPlan> {
@@ -140,11 +147,26 @@ impl Args {
     }
 }
 
-fn report_json(r: &EvalReport) -> Value {
+/// Mean and largest over the layers: of logits, of outputs.
+fn over_layers(noise: &[CacheNoise]) -> [(f64, f64); 2] {
+    let of = |value: fn(&CacheNoise) -> f64| {
+        let values = noise.iter().map(value);
+        (values.clone().sum::<f64>() / noise.len().max(1) as f64, values.fold(0.0, f64::max))
+    };
+    [of(|n| n.logits), of(|n| n.output)]
+}
+
+fn report_json(r: &EvalReport, noise: &[CacheNoise]) -> Value {
     let mut out = json!({
         "ctx": r.ctx, "chunks": r.chunks, "tokens_scored": r.tokens_scored, "ppl": r.ppl, "ppl_stderr": r.ppl_stderr,
         "cache_bytes_per_token": r.cache_bytes_per_token,
     });
+    if !noise.is_empty() {
+        let [logits, output] = over_layers(noise);
+        out["cache_noise"] = json!({
+            "logits": {"mean": logits.0, "max": logits.1}, "output": {"mean": output.0, "max": output.1},
+        });
+    }
     if let Some(b) = &r.base {
         out["base_ppl"] = json!(b.base_ppl);
         out["kl"] = json!({
@@ -158,10 +180,16 @@ fn report_json(r: &EvalReport) -> Value {
     out
 }
 
-fn print_report(out: &mut dyn Write, r: &EvalReport) -> std::io::Result<()> {
+fn print_report(out: &mut dyn Write, r: &EvalReport, noise: &[CacheNoise]) -> std::io::Result<()> {
     writeln!(out, "perplexity {:.4} ± {:.4}", r.ppl, r.ppl_stderr)?;
     let chunks = if r.chunks == 1 { "chunk" } else { "chunks" };
     writeln!(out, "{} tokens scored, {} {chunks} of {}", r.tokens_scored, r.chunks, r.ctx)?;
+    if !noise.is_empty() {
+        let [logits, output] = over_layers(noise);
+        let share = |(mean, max): (f64, f64)| format!("{mean:.2e} (worst layer {max:.2e})");
+        writeln!(out, "noise of the cache: logits {} of their variance", share(logits))?;
+        writeln!(out, "                    outputs {} of their power", share(output))?;
+    }
     let Some(b) = &r.base else { return Ok(()) };
     writeln!(out, "base perplexity {:.4}, ratio {:.6}", b.base_ppl, r.ppl / b.base_ppl)?;
     let row = |name: &str, value: String| vec![name.to_owned(), value];

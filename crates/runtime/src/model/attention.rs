@@ -24,6 +24,8 @@ pub(super) struct Attention<'a> {
     pub(super) table: &'a RopeTable,
     /// Position of the first token.
     pub(super) start: usize,
+    /// Not candle's.
+    pub(super) own_kernels: bool,
 }
 
 impl Attention<'_> {
@@ -35,6 +37,14 @@ impl Attention<'_> {
                 let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
                 let out = self.forward_values(&mut qkv, tokens, store)?;
                 Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
+            }
+            LayerCache::Quantized(layer) if !self.own_kernels => {
+                let (q, k, v) = self.heads(qkv)?;
+                let by_token = |x: &Tensor| x.transpose(0, 1);
+                kv_cache_quant::candle::append(layer, &by_token(&k)?, &by_token(&v)?)?;
+                let options = self.options();
+                let out = kv_cache_quant::candle::attend_dequantized(layer, &by_token(&q)?, &options)?;
+                Ok(out.reshape((qkv.dim(0)?, self.config.q_dim()))?)
             }
             LayerCache::Quantized(layer) => {
                 let (tokens, _) = qkv.dims2()?;
@@ -65,9 +75,12 @@ impl Attention<'_> {
         self.norm_and_rotate(qkv, width)?;
         layer.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
         let mut out = vec![0.0; tokens * q];
-        let options = Attend { window: self.config.sliding_window, ..Attend::causal(self.scale() as f32) };
-        layer.attend(qkv, width, tokens, self.config.num_heads, &options, &mut out)?;
+        layer.attend(qkv, width, tokens, self.config.num_heads, &self.options(), &mut out)?;
         Ok(out)
+    }
+
+    pub(super) fn options(&self) -> Attend<'static> {
+        Attend { window: self.config.sliding_window, ..Attend::causal(self.scale() as f32) }
     }
 
     fn scale(&self) -> f64 {
@@ -75,7 +88,7 @@ impl Attention<'_> {
     }
 
     /// Norms and rotates the heads of q and k of each row, in place.
-    fn norm_and_rotate(&self, qkv: &mut [f32], width: usize) -> Result<()> {
+    pub(super) fn norm_and_rotate(&self, qkv: &mut [f32], width: usize) -> Result<()> {
         let (q, kv, d) = (self.config.q_dim(), self.config.kv_dim(), self.config.head_dim);
         let adjacent = self.config.rope.layout == RopeLayout::Adjacent;
         let row = |(t, row): (usize, &mut [f32])| -> Result<()> {
@@ -96,13 +109,12 @@ impl Attention<'_> {
         qkv.par_chunks_exact_mut(width).enumerate().try_for_each(row)
     }
 
-    /// The same with candle's operations, for other devices.
-    fn forward_candle(&self, qkv: &Tensor, cache: &mut Option<(Tensor, Tensor)>) -> Result<Tensor> {
+    /// q, k and v, `[heads, tokens, head_dim]`, normed and rotated by candle's operations.
+    fn heads(&self, qkv: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         let config = self.config;
         let (heads, kv_heads, d) = (config.num_heads, config.num_kv_heads, config.head_dim);
         let (tokens, _) = qkv.dims2()?;
         let device = qkv.device();
-        // [heads, tokens, d]
         let part = |from: usize, heads: usize| -> Result<Tensor> {
             Ok(qkv.narrow(1, from, heads * d)?.reshape((tokens, heads, d))?.transpose(0, 1)?.contiguous()?)
         };
@@ -122,7 +134,16 @@ impl Attention<'_> {
             };
             Ok(x.squeeze(0)?)
         };
-        let (q, k) = (rotate(&q)?, rotate(&k)?);
+        Ok((rotate(&q)?, rotate(&k)?, v))
+    }
+
+    /// The same with candle's operations, for other devices.
+    fn forward_candle(&self, qkv: &Tensor, cache: &mut Option<(Tensor, Tensor)>) -> Result<Tensor> {
+        let config = self.config;
+        let (heads, kv_heads, d) = (config.num_heads, config.num_kv_heads, config.head_dim);
+        let (tokens, _) = qkv.dims2()?;
+        let device = qkv.device();
+        let (q, k, v) = self.heads(qkv)?;
         let (keys, values) = append_tensors(cache, self.start, &k, &v)?;
 
         let positions = self.start + tokens;
@@ -148,6 +169,16 @@ impl From<kv_cache_quant::Error> for Error {
     fn from(e: kv_cache_quant::Error) -> Self {
         match e {
             kv_cache_quant::Error::Unsupported { .. } => Error::Unsupported(e.to_string()),
+            e => Error::Candle(candle_core::Error::wrap(e)),
+        }
+    }
+}
+
+impl From<kv_cache_quant::candle::TensorError> for Error {
+    fn from(e: kv_cache_quant::candle::TensorError) -> Self {
+        match e {
+            kv_cache_quant::candle::TensorError::Candle(e) => e.into(),
+            kv_cache_quant::candle::TensorError::Cache(e) => e.into(),
             e => Error::Candle(candle_core::Error::wrap(e)),
         }
     }

@@ -88,7 +88,13 @@ impl Model {
             let normed = layer.attention_norm.forward(&x)?;
             observe(LinearSite::AttentionInput(l), &normed)?;
             let qkv = layer.qkv.forward(&self.backend, &normed)?;
-            let attention = Attention { config: &self.config, qk_norm: layer.qk_norm.as_ref(), table: &table, start };
+            let attention = Attention {
+                config: &self.config,
+                qk_norm: layer.qk_norm.as_ref(),
+                table: &table,
+                start,
+                own_kernels: self.backend.own_kernels,
+            };
             let Some(layer_cache) = cache.layer(l) else {
                 return Err(Error::Usage("the cache belongs to another model".into()));
             };

@@ -109,7 +109,11 @@ impl KvCache {
     pub(super) fn fits(&self, backend: &Backend, config: &ModelConfig) -> bool {
         self.layers.len() == config.num_layers
             && (self.kv_heads, self.head_dim) == (config.num_kv_heads, config.head_dim)
-            && self.layers.iter().all(|l| !matches!(l, LayerCache::Candle(_)) == backend.own_kernels)
+            && self.layers.iter().all(|layer| match layer {
+                LayerCache::Own(_) => backend.own_kernels,
+                LayerCache::Candle(_) => !backend.own_kernels,
+                LayerCache::Quantized(_) => true,
+            })
     }
 }
 

@@ -187,7 +187,8 @@ impl LayerParts {
         let tokens = input.len() / config.hidden_size.max(1);
         let mut values = qkv.product(input, self.biases[0].as_deref())?;
         let table = walk.rope.table(tokens);
-        let attention = Attention { config, qk_norm: self.qk_norm.as_ref(), table: &table, start: 0 };
+        let attention =
+            Attention { config, qk_norm: self.qk_norm.as_ref(), table: &table, start: 0, own_kernels: true };
         attention.forward_values(&mut values, tokens, &mut KvStore::new(config.num_kv_heads, config.head_dim))
     }
 

@@ -3,11 +3,12 @@
 mod activations;
 mod attention;
 mod cache_choice;
+mod cache_noise;
 mod config;
 mod eight_bit;
 mod forward;
-mod key_means;
 mod kv_cache;
+mod kv_means;
 mod layer_walk;
 mod ops;
 mod rope;
@@ -15,6 +16,7 @@ mod weights;
 
 pub use activations::Activations;
 pub use cache_choice::CacheChoice;
+pub use cache_noise::CacheNoise;
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling};
 pub use kv_cache::KvCache;
 pub(crate) use layer_walk::{DenseWeights, LayerParts, LayerWalk};
@@ -24,6 +26,7 @@ use crate::{Checkpoint, Error, Result};
 use attention::QkNorm;
 use cache_choice::LayerFacts;
 use candle_core::{Device, Tensor};
+use kv_cache_quant::KvSpec;
 use ops::{Backend, Linear, Norm};
 use rope::Rope;
 use std::sync::OnceLock;
@@ -101,7 +104,7 @@ pub struct Model {
     head: Linear,
     rope: Rope,
     /// Of each layer, once they were asked for.
-    key_means: OnceLock<Vec<Vec<f32>>>,
+    kv_means: OnceLock<Vec<Vec<f32>>>,
 }
 
 /// A decoder layer.
@@ -205,7 +208,7 @@ impl Model {
         let embedding = loader.matrix("token_embd.weight", config.vocab_size, hidden)?;
         let norm = norm("output_norm", hidden)?;
         let rope = Rope::new(&config.rope, divisors.as_deref());
-        Ok(Self { embedding, layers, norm, head, rope, backend, config, key_means: OnceLock::new() })
+        Ok(Self { embedding, layers, norm, head, rope, backend, config, kv_means: OnceLock::new() })
     }
 
     /// Hyper-parameters.
@@ -220,32 +223,35 @@ impl Model {
 
     /// An empty cache for one sequence, up to the model's context, with keys and values stored as `choice` says.
     ///
-    /// For a preset, the first time, a short run of tokens tells what the keys have in common.
+    /// For a preset, the first time, a short run of tokens tells what the keys have in common, and the values. Codes stay in the CPU's memory; on another
+    /// device they are dequantized for each step and sent there.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the device or the shape of the model's heads does not allow it.
+    /// [`Error::Unsupported`] if the shape of the model's heads does not allow it.
     pub fn new_cache_of(&self, choice: CacheChoice) -> Result<KvCache> {
         let mut cache = self.new_cache();
         if choice == CacheChoice::F32 {
             return Ok(cache);
         }
-        if !self.backend.own_kernels {
-            return Err(Error::Unsupported("a quantized cache on this device".into()));
-        }
-        let means = if matches!(choice, CacheChoice::Preset(_)) { self.key_means()? } else { &[] };
-        let specs = (0..self.layers.len()).filter_map(|layer| {
+        cache.quantize(self.cache_specs(choice)?.into_iter())?;
+        Ok(cache)
+    }
+
+    /// Specifications of the layers' caches; none for f32.
+    fn cache_specs(&self, choice: CacheChoice) -> Result<Vec<KvSpec>> {
+        let means = if matches!(choice, CacheChoice::Preset(_)) { self.kv_means()? } else { &[] };
+        let spec = |layer: usize| {
             let facts = LayerFacts {
                 kv_heads: self.config.num_kv_heads,
                 head_dim: self.config.head_dim,
                 layer,
                 layers: self.layers.len(),
-                key_mean: means.get(layer).map(Vec::as_slice),
+                means: means.get(layer).map(|means| means.split_at(self.config.kv_dim())),
                 rope: self.rope.spec(self.config.rope.layout),
             };
             facts.spec(choice)
-        });
-        cache.quantize(specs)?;
-        Ok(cache)
+        };
+        Ok((0..self.layers.len()).filter_map(spec).collect())
     }
 
     /// An empty cache for one sequence of at most `limit` tokens.
