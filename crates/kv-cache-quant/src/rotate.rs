@@ -69,9 +69,9 @@ unsafe fn in_registers<S: Simd, const VECTORS: usize>(values: &mut [f32]) {
     unsafe {
         let scale = S::splat(1.0 / (values.len() as f32).sqrt());
         let mut x = [scale; VECTORS];
-        for i in 0..VECTORS {
+        for (i, x) in x.iter_mut().enumerate() {
             let low = S::butterfly::<2>(S::butterfly::<1>(S::butterfly::<0>(S::load(p.add(16 * i)))));
-            x[i] = S::butterfly::<3>(S::mul(low, scale));
+            *x = S::butterfly::<3>(S::mul(low, scale));
         }
         let mut h = 1;
         while h < VECTORS {
@@ -82,8 +82,8 @@ unsafe fn in_registers<S: Simd, const VECTORS: usize>(values: &mut [f32]) {
             }
             h *= 2;
         }
-        for i in 0..VECTORS {
-            S::store(p.add(16 * i), x[i]);
+        for (i, x) in x.iter().enumerate() {
+            S::store(p.add(16 * i), *x);
         }
     }
 }

@@ -89,8 +89,8 @@ pub(super) unsafe fn encode<S: Simd, const BITS: usize, const TRIES: usize>(x: &
         let top = (Levels::<BITS>::HALF * 2 - 1) as f32;
         // Loops, not closures: only what is inlined is compiled for the caller's instruction set.
         let mut inverse = [0.0; TRIES];
-        for i in 0..TRIES {
-            inverse[i] = match (const { tries::<BITS, TRIES>() })[i] {
+        for (inverse, t) in inverse.iter_mut().zip(const { tries::<BITS, TRIES>() }) {
+            *inverse = match t {
                 Try::Largest(f) => 127.0 / (largest * f),
                 Try::MeanSquare(f) => Levels::<BITS>::SIGMA / (root * f),
                 // In whole steps.
