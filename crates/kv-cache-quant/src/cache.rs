@@ -383,7 +383,6 @@ impl LayerCache {
         let mut angles = Vec::new();
         plan.centres.angles(slot.block.position + at as i64, &mut angles);
         plan.centres.subtract(head, &angles, -1.0, &mut k[..d]);
-        v[..d].iter_mut().zip(plan.value_mean(head)).for_each(|(x, mean)| *x += mean);
         key.copy_from_slice(&k[..d]);
         value.copy_from_slice(&v[..d]);
     }
@@ -479,7 +478,6 @@ impl Op for PutToken<'_> {
             key[..d].copy_from_slice(k);
             value[..d].copy_from_slice(v);
             plan.centres.subtract(head, &angles, 1.0, &mut key[..d]);
-            value[..d].iter_mut().zip(plan.value_mean(head)).for_each(|(x, mean)| *x -= mean);
             // SAFETY: `Isa::run` has the instruction set.
             unsafe {
                 rotate::<S>(&plan.key_rotation, &mut key[..d]);

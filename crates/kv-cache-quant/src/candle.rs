@@ -141,7 +141,6 @@ mod tests {
             |n: usize, h: usize, seed| Tensor::from_vec(values(n * h * d, seed), (n, h, d), &Device::Cpu).unwrap();
         let spec = KvSpec::new(kv_heads, d, "int8".parse().unwrap(), "r4g32".parse().unwrap())
             .with_centre(Centre::BeforeRope { mean: values(kv_heads * d, 3), pairs: 4 })
-            .with_value_mean(values(kv_heads * d, 5))
             .with_rope(RopeSpec::plain(d, 1e4, PairLayout::Halves));
         let mut cache = LayerCache::new(spec).unwrap();
         append(&mut cache, &tensor(len, kv_heads, 1), &tensor(len, kv_heads, 2).to_dtype(DType::F16).unwrap()).unwrap();

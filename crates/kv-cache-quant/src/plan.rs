@@ -74,13 +74,6 @@ impl Plan {
         })
     }
 
-    /// What is subtracted from a head's values; empty if nothing is.
-    #[inline(always)]
-    pub(crate) fn value_mean(&self, head: usize) -> &[f32] {
-        let d = self.spec.head_dim;
-        self.spec.value_mean.get(head * d..(head + 1) * d).unwrap_or(&[])
-    }
-
     pub(crate) fn layout(&self, coded: bool) -> &BlockLayout {
         if coded { &self.coded } else { &self.staged }
     }
@@ -112,10 +105,6 @@ fn digest(spec: &KvSpec) -> [u8; 32] {
             put(&(*pairs as u64).to_le_bytes());
             put(&floats(mean));
         }
-    }
-    if !spec.value_mean.is_empty() {
-        put(b"mean of values");
-        put(&floats(&spec.value_mean));
     }
     if let Some(rope) = &spec.rope {
         put(format!("{:?}", rope.layout).as_bytes());

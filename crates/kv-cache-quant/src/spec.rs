@@ -82,9 +82,6 @@ pub struct KvSpec {
     pub recent: usize,
     /// What is subtracted from keys.
     pub centre: Centre,
-    /// What is subtracted from values, `[kv_heads, head_dim]`, and added to attention's outputs, whose weights sum to 1: exact whatever it is. Empty:
-    /// nothing.
-    pub value_mean: Vec<f32>,
     /// The rotary embedding of the keys given: needed by [`Centre::BeforeRope`] and to shift positions.
     pub rope: Option<RopeSpec>,
 }
@@ -92,18 +89,12 @@ pub struct KvSpec {
 impl KvSpec {
     /// Blocks of 64, no centre, nothing kept in half precision.
     pub fn new(kv_heads: usize, head_dim: usize, key: Side, value: Side) -> Self {
-        let (centre, value_mean) = (Centre::None, Vec::new());
-        Self { kv_heads, head_dim, key, value, block: 64, sinks: 0, recent: 0, centre, value_mean, rope: None }
+        Self { kv_heads, head_dim, key, value, block: 64, sinks: 0, recent: 0, centre: Centre::None, rope: None }
     }
 
     /// The same with a centre.
     pub fn with_centre(self, centre: Centre) -> Self {
         Self { centre, ..self }
-    }
-
-    /// The same with a mean of values.
-    pub fn with_value_mean(self, value_mean: Vec<f32>) -> Self {
-        Self { value_mean, ..self }
     }
 
     /// The same for keys that have been through this rotary embedding.
@@ -146,27 +137,23 @@ impl KvSpec {
                 );
             }
         }
-        let centre = match &self.centre {
-            Centre::None | Centre::BlockMean => None,
+        let mean = match &self.centre {
+            Centre::None | Centre::BlockMean => return Ok(()),
             Centre::BeforeRope { .. } if self.rope.is_none() => {
                 return unsupported(
                     "a centre before the rotary embedding",
                     "the specification has no rotary embedding",
                 );
             }
-            Centre::Constant(mean) | Centre::BeforeRope { mean, .. } => Some(mean),
+            Centre::Constant(mean) | Centre::BeforeRope { mean, .. } => mean,
         };
-        let value_mean = Some(&self.value_mean).filter(|mean| !mean.is_empty());
-        for (what, mean) in [("values of the centre", centre), ("values of the mean of values", value_mean)] {
-            let Some(mean) = mean else { continue };
-            if mean.len() != width {
-                return shape(what, width.to_string(), mean.len());
-            }
-            if let Some(at) = mean.iter().position(|v| !v.is_finite()) {
-                return shape(what, "finite numbers", at);
-            }
+        if mean.len() != width {
+            return shape("values of the centre", width.to_string(), mean.len());
         }
-        Ok(())
+        match mean.iter().position(|v| !v.is_finite()) {
+            Some(at) => shape("values of the centre", "finite numbers", at),
+            None => Ok(()),
+        }
     }
 
     fn validate_side(&self, side: Side) -> Result<()> {

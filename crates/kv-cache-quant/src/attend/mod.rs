@@ -220,8 +220,7 @@ impl Sums {
                 };
                 let sink = task.options.sink_logits.map(|s| s[head]);
                 let most = (0..cut.runs).map(|run| unit(run)[n]).chain(sink).fold(f32::NEG_INFINITY, f32::max);
-                let nowhere = sink.map_or(0.0, |sink| (sink - most).exp());
-                let mut weight = nowhere;
+                let mut weight = sink.map_or(0.0, |sink| (sink - most).exp());
                 joined.fill(0.0);
                 for run in 0..cut.runs {
                     let sums = unit(run);
@@ -235,9 +234,6 @@ impl Sums {
                 }
                 joined[..d].iter_mut().for_each(|x| *x /= weight);
                 plan.value_rotation.apply(&mut joined[..d]);
-                // Of all weights, what tokens have.
-                let tokens = 1.0 - nowhere / weight;
-                joined.iter_mut().zip(plan.value_mean(kv_head)).for_each(|(x, mean)| *x += tokens * mean);
                 out[(token * task.heads + head) * d..][..d].copy_from_slice(&joined[..d]);
             }
         }

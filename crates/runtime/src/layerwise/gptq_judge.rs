@@ -4,7 +4,7 @@
 //! afterwards, a few rows of each matrix are rounded by it, with each scale and with none, on the sequences to fit to, and compared on those kept back.
 
 use super::observe::Split;
-use super::plan::{Module, Rounding};
+use super::plan::{LayerwisePlan, Module};
 use super::round_gptq::Solver;
 use crate::{Error, Result};
 use awq::Scales;
@@ -16,16 +16,16 @@ const ROWS: usize = 256;
 /// input, with their weights.
 pub(super) fn best(
     split: &Split,
-    rounding: &Rounding,
+    plan: &LayerwisePlan,
     members: &[(&Module, &[f32])],
     ranked: Vec<Scales>,
     margin: f64,
 ) -> Result<Scales> {
     let columns = split.fit.columns();
-    let plain = losses(split, rounding, members, &vec![1.0; columns])?;
+    let plain = losses(split, plan, members, &vec![1.0; columns])?;
     let mut best = (1.0 - margin, Scales::identity(columns));
     for scales in ranked.into_iter().filter(|scales| scales.declined.is_none()) {
-        let scaled = losses(split, rounding, members, &scales.values)?;
+        let scaled = losses(split, plan, members, &scales.values)?;
         let worst = plain.iter().zip(&scaled).map(|(plain, scaled)| if plain == scaled { 1.0 } else { scaled / plain });
         // `f64::max` would drop a NaN.
         let worst = worst.fold(0.0, |most, ratio| if ratio > most || ratio.is_nan() { ratio } else { most });
@@ -37,12 +37,12 @@ pub(super) fn best(
 }
 
 /// The loss of each matrix's sampled rows on the sequences kept back (on those to fit to where there are no others).
-fn losses(split: &Split, rounding: &Rounding, members: &[(&Module, &[f32])], scales: &[f32]) -> Result<Vec<f64>> {
+fn losses(split: &Split, plan: &LayerwisePlan, members: &[(&Module, &[f32])], scales: &[f32]) -> Result<Vec<f64>> {
     let failed = |e: &dyn std::fmt::Display| Error::Usage(format!("scales before GPTQ: {e}"));
     let columns = scales.len();
     let stats = split.fit.divided_by(scales).map_err(|e| failed(&e))?;
     let check = split.check.as_ref().unwrap_or(&split.fit);
-    let mut solver = Solver::new(rounding, Some(&stats));
+    let mut solver = Solver::new(plan, Some(&stats), None);
     let of_member = |(module, weights): &(&Module, &[f32])| {
         let Some((spec, gram)) = module.spec.as_ref().zip(check.gram()) else { return Ok(0.0) };
         let step = module.rows.div_ceil(ROWS).max(1);

@@ -67,8 +67,7 @@ impl<'a> LayerRun<'a> {
             splits.clear();
         }
         if let Some(options) = &self.plan.scales {
-            let rounding = &self.plan.rounding;
-            let gptq = matches!(rounding, Rounding::Gptq(_)).then_some((rounding, &splits));
+            let gptq = matches!(self.plan.rounding, Rounding::Gptq(_)).then_some((self.plan, &splits));
             let judges = Judges { samples: &samples, gptq };
             let found = scales::search(&self.walk, self.modules, l, &inputs, options, judges)?;
             layer.norms = found.norms;

@@ -4,7 +4,7 @@ use super::block_loss::BlockJudge;
 use super::gptq_judge;
 use super::layer::of_site;
 use super::observe::{Split, layer_sites};
-use super::plan::{Module, Modules, Rounding, awq_options};
+use super::plan::{LayerwisePlan, Module, Modules, awq_options};
 use crate::checkpoint::hf_name;
 use crate::fold::{Folds, divide_stored};
 use crate::hf_writer::OwnedTensor;
@@ -40,7 +40,7 @@ pub(super) struct Judges<'a> {
     /// Hidden states where the layer begins: q/k/v and gate/up are judged by their block's output on them.
     pub(super) samples: &'a [Vec<f32>],
     /// GPTQ, where that rounds afterwards, and what it would see.
-    pub(super) gptq: Option<(&'a Rounding, &'a BTreeMap<LinearSite, Split>)>,
+    pub(super) gptq: Option<(&'a LayerwisePlan, &'a BTreeMap<LinearSite, Split>)>,
 }
 
 /// The scales of a layer's inputs. `walk` has nothing folded in.
@@ -81,7 +81,7 @@ pub(super) fn search(
         let name = readers.first().map_or("", |m| m.name.as_str());
         let of_site = awq_options(options, spec);
         let block = block.as_ref().filter(|_| BlockJudge::judges(site));
-        let gptq = judges.gptq.and_then(|(rounding, splits)| Some((rounding, splits.get(&site)?)));
+        let gptq = judges.gptq.and_then(|(plan, splits)| Some((plan, splits.get(&site)?)));
         let scales = if block.is_none() && gptq.is_none() {
             awq::search_scales(input, &group, &of_site).map_err(|e| failed(name, e))?
         } else {

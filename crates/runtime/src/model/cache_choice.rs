@@ -9,7 +9,7 @@ pub enum CacheChoice {
     /// As they are, f32.
     #[default]
     F32,
-    /// A preset of `kv-cache-quant`; keys are centred by their mean before the rotary embedding, values by theirs.
+    /// A preset of `kv-cache-quant`; keys are centred by their mean before the rotary embedding.
     Preset(Preset),
     /// Chosen types, as llama.cpp has them: nothing is centred. See [`Side`] for the names.
     Types {
@@ -46,8 +46,8 @@ pub(super) struct LayerFacts<'a> {
     pub(super) head_dim: usize,
     pub(super) layer: usize,
     pub(super) layers: usize,
-    /// The means of keys before the rotary embedding and of values, `[kv_heads, head_dim]` each.
-    pub(super) means: Option<(&'a [f32], &'a [f32])>,
+    /// The mean of keys before the rotary embedding, `[kv_heads, head_dim]`.
+    pub(super) key_mean: Option<&'a [f32]>,
     pub(super) rope: RopeSpec,
 }
 
@@ -59,11 +59,11 @@ impl LayerFacts<'_> {
             CacheChoice::F32 => return None,
             CacheChoice::Types { key, value } => KvSpec::new(kv_heads, head_dim, key, value),
             CacheChoice::Preset(preset) => {
-                let (centre, value_mean) = match self.means {
-                    Some((key, value)) => (Centre::BeforeRope { mean: key.to_vec(), pairs: PAIRS }, value.to_vec()),
-                    None => (Centre::None, Vec::new()),
+                let centre = match self.key_mean {
+                    Some(mean) => Centre::BeforeRope { mean: mean.to_vec(), pairs: PAIRS },
+                    None => Centre::None,
                 };
-                preset.spec(kv_heads, head_dim, layer, layers, centre).with_value_mean(value_mean)
+                preset.spec(kv_heads, head_dim, layer, layers, centre)
             }
         };
         Some(spec.with_rope(self.rope.clone()))

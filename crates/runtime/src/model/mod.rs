@@ -7,8 +7,8 @@ mod cache_noise;
 mod config;
 mod eight_bit;
 mod forward;
+mod key_means;
 mod kv_cache;
-mod kv_means;
 mod layer_walk;
 mod ops;
 mod rope;
@@ -104,7 +104,7 @@ pub struct Model {
     head: Linear,
     rope: Rope,
     /// Of each layer, once they were asked for.
-    kv_means: OnceLock<Vec<Vec<f32>>>,
+    key_means: OnceLock<Vec<Vec<f32>>>,
 }
 
 /// A decoder layer.
@@ -208,7 +208,7 @@ impl Model {
         let embedding = loader.matrix("token_embd.weight", config.vocab_size, hidden)?;
         let norm = norm("output_norm", hidden)?;
         let rope = Rope::new(&config.rope, divisors.as_deref());
-        Ok(Self { embedding, layers, norm, head, rope, backend, config, kv_means: OnceLock::new() })
+        Ok(Self { embedding, layers, norm, head, rope, backend, config, key_means: OnceLock::new() })
     }
 
     /// Hyper-parameters.
@@ -223,7 +223,7 @@ impl Model {
 
     /// An empty cache for one sequence, up to the model's context, with keys and values stored as `choice` says.
     ///
-    /// For a preset, the first time, a short run of tokens tells what the keys have in common, and the values. Codes stay in the CPU's memory; on another
+    /// For a preset, the first time, a short run of tokens tells what the keys have in common. Codes stay in the CPU's memory; on another
     /// device they are dequantized for each step and sent there.
     ///
     /// # Errors
@@ -239,14 +239,14 @@ impl Model {
 
     /// Specifications of the layers' caches; none for f32.
     fn cache_specs(&self, choice: CacheChoice) -> Result<Vec<KvSpec>> {
-        let means = if matches!(choice, CacheChoice::Preset(_)) { self.kv_means()? } else { &[] };
+        let means = if matches!(choice, CacheChoice::Preset(_)) { self.key_means()? } else { &[] };
         let spec = |layer: usize| {
             let facts = LayerFacts {
                 kv_heads: self.config.num_kv_heads,
                 head_dim: self.config.head_dim,
                 layer,
                 layers: self.layers.len(),
-                means: means.get(layer).map(|means| means.split_at(self.config.kv_dim())),
+                key_mean: means.get(layer).map(Vec::as_slice),
                 rope: self.rope.spec(self.config.rope.layout),
             };
             facts.spec(choice)

@@ -1,4 +1,4 @@
-//! What the keys of a layer have in common before the rotary embedding, and its values: the centres of a quantized cache.
+//! What the keys of a layer have in common before the rotary embedding: the centre of a quantized cache.
 
 use super::{ActivationObserver, LinearSite, LogitRows, Model};
 use crate::Result;
@@ -10,24 +10,23 @@ const TOKENS: usize = 96;
 const SKIPPED: usize = 4;
 
 impl Model {
-    /// Means of each layer's keys before the rotary embedding and then of its values, `[2, kv_heads, head_dim]`, over a short run of tokens from all of the
-    /// vocabulary. Measured once.
+    /// Means of each layer's keys before the rotary embedding, `[kv_heads, head_dim]`, over a short run of tokens from all of the vocabulary. Measured once.
     ///
     /// The run knows nothing of the text to come, and need not: a mean is what biases and norms make of any text, and whatever it is, attention stays
     /// exact, for the cache gives back what it takes away.
-    pub(super) fn kv_means(&self) -> Result<&[Vec<f32>]> {
-        if let Some(means) = self.kv_means.get() {
+    pub(super) fn key_means(&self) -> Result<&[Vec<f32>]> {
+        if let Some(means) = self.key_means.get() {
             return Ok(means);
         }
         let (vocab, n) = (self.config.vocab_size, TOKENS.min(self.config.max_context));
         // Steps of the golden section reach every part of the vocabulary.
         let tokens: Vec<u32> = (0..n).map(|i| ((i as f64 * 0.618_033_988_75).fract() * vocab as f64) as u32).collect();
-        let sums = vec![vec![0.0; 2 * self.config.kv_dim()]; self.layers.len()];
+        let sums = vec![vec![0.0; self.config.kv_dim()]; self.layers.len()];
         let mut means = Means { model: self, sums, count: 1.0 };
         self.forward_observed(&tokens, &mut self.new_cache(), LogitRows::None, &mut means)?;
         let mean = |sum: &Vec<f64>| sum.iter().map(|s| (s / means.count) as f32).collect();
         let means = means.sums.iter().map(mean).collect();
-        Ok(self.kv_means.get_or_init(|| means))
+        Ok(self.key_means.get_or_init(|| means))
     }
 
     /// Queries, keys and values of a layer before the rotary embedding, a row a token, from its normed input; heads are not normed yet.
@@ -53,11 +52,11 @@ impl ActivationObserver for Means<'_> {
         let mut count = 0.0;
         let mut scratch = Vec::new();
         for row in qkv.chunks_exact_mut(q + 2 * kv).skip(SKIPPED) {
-            let keys_and_values = &mut row[q..];
+            let keys = &mut row[q..q + kv];
             if let Some(norm) = &layer.qk_norm {
-                norm.k.in_place(&mut keys_and_values[..kv], &mut scratch)?;
+                norm.k.in_place(keys, &mut scratch)?;
             }
-            sums.iter_mut().zip(keys_and_values).for_each(|(sum, x)| *sum += f64::from(*x));
+            sums.iter_mut().zip(keys).for_each(|(sum, x)| *sum += f64::from(*x));
             count += 1.0;
         }
         self.count = f64::max(count, 1.0);
