@@ -1,19 +1,26 @@
 #!/usr/bin/env python3
-"""Prompt and decode speed and peak memory of llama.cpp and of `quant bench`, in turn, on the same file with the same threads.
+"""Prompt and decode speed, time to load and peak memory of llama.cpp and of `quant bench`, in turn, on the same files with the same threads.
 
     pip install llama-cpp-python==0.3.36 numpy
-    cargo build --release && speed.py MODEL.gguf [-p 512] [-n 64] [-r 3] [--threads 2] [--quant target/release/quant]
+    cargo build --release
+    speed.py MODEL.gguf... [-p 512] [-n 64] [-r 3] [--threads 2] [--activations int8|f32] [--quant target/release/quant]
+    speed.py SOURCE.gguf --levels Q4_K_M Q8_0 ... [the same]
 
-Prints one JSON object: medians of each, ratios ours/theirs (above 1: ours is faster), peak resident memory of either process. Each side runs in a
-process of its own; repetitions alternate, so that a slow phase of the machine meets both.
+With --levels each level is made from the source by `quant gguf`, in a temporary directory, measured and deleted. A directory with safetensors (GPTQ, AWQ)
+may stand for a model, too: llama.cpp does not read it, and only ours is measured.
+
+Prints one JSON object a model: medians of each side, ratios ours/theirs (for speed, above 1: ours is faster), the share of the memory bandwidth that our
+decoding reaches; then a table. Each side runs in a process of its own; repetitions alternate, so that a slow phase of the machine meets both.
 """
 import argparse
 import ctypes
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 
@@ -54,32 +61,74 @@ def peer(model, prompt, generate, threads):
     print(json.dumps({"pp": pp, "tg": tg, "load_seconds": load, "peak_rss_bytes": rss}))
 
 
-def ours(quant, model, prompt, generate, threads):
-    command = [quant, "bench", model, "-p", str(prompt), "-n", str(generate), "-r", "1", "--threads", str(threads), "--json"]
-    out = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    by_test = {r["test"]: r["tokens_per_second"] for r in out["results"]}
-    return {"pp": by_test[f"pp{prompt}"], "tg": by_test[f"tg{generate}"], "peak_rss_bytes": out["peak_rss_bytes"]}
+def ours(a, model):
+    command = [a.quant, "bench", model, "-p", str(a.p), "-n", str(a.n), "-r", "1", "--threads", str(a.threads)]
+    out = run_json([*command, "--activations", a.activations, "--json"])
+    by_test = {r["test"]: r for r in out["results"]}
+    decode = by_test[f"tg{a.n}"]
+    return {
+        "pp": by_test[f"pp{a.p}"]["tokens_per_second"], "tg": decode["tokens_per_second"],
+        "load_seconds": out["load_seconds"], "peak_rss_bytes": out["peak_rss_bytes"], "share": decode["bandwidth_share"] or 0.0,
+    }
+
+
+def run_json(command):
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def measure(a, name, model):
+    mine, theirs = [], []
+    for _ in range(a.r):
+        if os.path.isfile(model):
+            peer_command = [sys.executable, __file__, model, "--peer", "-p", str(a.p), "-n", str(a.n), "--threads", str(a.threads)]
+            theirs.append(run_json(peer_command))
+        mine.append(ours(a, model))
+    median = lambda rows, key: statistics.median(r[key] for r in rows)
+    result = {"model": name, "threads": a.threads, "activations": a.activations}
+    for side, rows in (("llama_cpp", theirs), ("quant", mine)):
+        if rows:
+            result[side] = {
+                f"pp{a.p}": round(median(rows, "pp"), 2), f"tg{a.n}": round(median(rows, "tg"), 2),
+                "load_seconds": round(median(rows, "load_seconds"), 3), "peak_rss_mb": round(median(rows, "peak_rss_bytes") / 1e6),
+            }
+    if theirs:
+        result["ratio"] = {key: round(result["quant"][key] / result["llama_cpp"][key], 3) for key in result["quant"]}
+    result["bandwidth_share"] = round(median(mine, "share"), 3)
+    print(json.dumps(result), flush=True)
+    return result
+
+
+def table(a, results):
+    pp, tg = f"pp{a.p}", f"tg{a.n}"
+    print(f"\n| | {pp} llama.cpp | {pp} quant | ratio | {tg} llama.cpp | {tg} quant | ratio | of bandwidth |\n|---|---|---|---|---|---|---|---|")
+    for r in results:
+        theirs, ratio = r.get("llama_cpp", {}), r.get("ratio", {})
+        cells = [r["model"]]
+        for key in (pp, tg):
+            cells += [str(theirs.get(key, "")), str(r["quant"][key]), str(ratio.get(key, ""))]
+        print("| " + " | ".join([*cells, f"{100 * r['bandwidth_share']:.0f} %"]) + " |")
 
 
 def main():
     a = argparse.ArgumentParser()
-    a.add_argument("model"), a.add_argument("-p", type=int, default=512), a.add_argument("-n", type=int, default=64)
+    a.add_argument("models", nargs="+"), a.add_argument("-p", type=int, default=512), a.add_argument("-n", type=int, default=64)
     a.add_argument("-r", type=int, default=3), a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--levels", nargs="+", default=[]), a.add_argument("--activations", default="int8")
     a.add_argument("--quant", default="target/release/quant"), a.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     a = a.parse_args()
     if a.peer:
-        return peer(a.model, a.p, a.n, a.threads)
-    mine, theirs = [], []
-    for _ in range(a.r):
-        command = [sys.executable, __file__, a.model, "--peer", "-p", str(a.p), "-n", str(a.n), "--threads", str(a.threads)]
-        theirs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        mine.append(ours(a.quant, a.model, a.p, a.n, a.threads))
-    median = lambda rows, key: statistics.median(r[key] for r in rows)
-    result = {"model": a.model, "threads": a.threads}
-    for name, rows in (("llama_cpp", theirs), ("quant", mine)):
-        result[name] = {f"pp{a.p}": round(median(rows, "pp"), 2), f"tg{a.n}": round(median(rows, "tg"), 2), "peak_rss_mb": round(median(rows, "peak_rss_bytes") / 1e6)}
-    result["ratio"] = {key: round(result["quant"][key] / result["llama_cpp"][key], 3) for key in result["quant"]}
-    print(json.dumps(result, indent=1))
+        return peer(a.models[0], a.p, a.n, a.threads)
+    if not a.levels:
+        return table(a, [measure(a, os.path.basename(m.rstrip("/")), m) for m in a.models])
+    results = []
+    for source in a.models:
+        for level in a.levels:
+            with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(source))) as place:
+                made = os.path.join(place, f"{level}.gguf")
+                subprocess.run([a.quant, "gguf", source, made, "--type", level, "--threads", str(a.threads)], check=True, capture_output=True)
+                results.append(measure(a, level, made))
+    table(a, results)
 
 
 main()

@@ -6,6 +6,7 @@ mod error;
 mod input;
 mod output;
 mod peak_memory;
+mod products_arg;
 mod progress;
 mod table;
 mod threads;

@@ -129,10 +129,39 @@ fn bench_measures_both_tests() {
         assert_eq!(result["samples"].as_array().unwrap().len(), 3);
         assert!(result["tokens_per_second"].as_f64().unwrap() > 0.0);
     }
+    assert_eq!(report["activations"], "int8");
+    for key in ["load_seconds", "bytes_per_token", "bandwidth"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key}: {report}");
+    }
+    assert!(report["results"][0]["bandwidth_share"].is_null());
+    assert!(report["results"][1]["bandwidth_share"].as_f64().unwrap() > 0.0);
     #[cfg(target_os = "linux")]
     assert!(report["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
     let (code, error) = fails(&["bench", MODEL, "-p", "2000"]);
     assert!(code == 2 && error.contains("context of 1024"), "{code} {error}");
+}
+
+/// The quick products of `quant run` cost next to nothing, for a prompt and token by token.
+#[test]
+fn integer_products_are_near_those_of_floats() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = text();
+    for level in ["Q4_K_M", "Q8_0", "Q2_K"] {
+        let file = dir.path().join(format!("{level}.gguf"));
+        let file = file.to_str().unwrap();
+        json(&["gguf", MODEL, file, "--type", level, "--json"]);
+        let args = ["perplexity", file, &text, "--ctx", "128", "--chunks", "8", "--base", file, "--json"];
+        let report = json(&[&args[..], &["--activations", "int8"]].concat());
+        let (ppl, base) = (report["ppl"].as_f64().unwrap(), report["base_ppl"].as_f64().unwrap());
+        let kl = report["kl"]["mean"].as_f64().unwrap();
+        println!("{level}: perplexity {:+.3} %, mean KL {kl:.2e}", 100.0 * (ppl / base - 1.0));
+        assert!((ppl / base - 1.0).abs() < 0.003 && kl > 1e-7 && kl < 2e-3, "{level}: {report}");
+        let ids = |activations: &str| {
+            let args = ["run", file, "-p", "Once upon a time", "-n", "24", "--temperature", "0", "--json"];
+            json(&[&args[..], &["--activations", activations]].concat())["ids"].clone()
+        };
+        assert_eq!(ids("int8").as_array().unwrap()[..8], ids("f32").as_array().unwrap()[..8], "{level}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Speed of the products by type: `cargo run --release -p quant-kernels --example matmul_speed [TYPE|int8]...`
+//! Speed of the products by type: `cargo run --release -p quant-kernels --example matmul_speed [TYPE|W8A8|-ISA]...`
 //!
-//! [4864, 1024] weights on one thread, the least processor time of several batches (elsewhere than on Linux: wall time): GB/s of packed weights for one
-//! token and for four, GFLOP/s for 512, with each instruction set.
+//! Weights of 1024 columns on one thread, the least processor time of several batches (elsewhere than on Linux: wall time): GB/s of packed weights for one
+//! token and for four, from memory, and GFLOP/s for 512, with each instruction set but those that are left out.
 
 use gguf_format::GgmlType;
-use quant_kernels::{Int8Activations, Int8Weights, Isa, Matrix, matmul_int8_with, matmul_with};
+use quant_kernels::{Int8Activations, Int8Weights, Isa, Matrix, matmul_int8_with, matmul_rounded_with, matmul_with};
 use std::time::Instant;
 
 /// Nanoseconds that this thread has run, as the kernel counts them.
@@ -30,42 +30,54 @@ fn best(mut run: impl FnMut()) -> f64 {
     (0..5).map(|_| batch()).fold(f64::INFINITY, f64::min)
 }
 
-const ROWS: usize = 4864;
 const COLS: usize = 1024;
+/// Rows for many tokens; for few so many that the weights are no longer in a cache.
+const ROWS: usize = 4864;
+const BYTES: usize = 128 << 20;
 
-fn line(name: &str, isa: Isa, bytes: usize, mut product: impl FnMut(usize, &[f32], &mut [f32])) {
-    let mut seconds = |tokens: usize| {
+/// `product` of so many rows with so many tokens.
+fn line(name: &str, isa: Isa, row_bytes: usize, mut product: impl FnMut(usize, usize, &[f32], &mut [f32])) {
+    let mut seconds = |rows: usize, tokens: usize| {
         let x = vec![0.5f32; tokens * COLS];
-        let mut y = vec![0.0f32; tokens * ROWS];
-        best(|| product(tokens, &x, &mut y))
+        let mut y = vec![0.0f32; tokens * rows];
+        best(|| product(rows, tokens, &x, &mut y))
     };
-    let (one, four, many) = (seconds(1), seconds(4), seconds(512));
-    let speed = |seconds: f64| bytes as f64 / seconds / 1e9;
+    let rows = BYTES / row_bytes;
+    let (one, four, many) = (seconds(rows, 1), seconds(rows, 4), seconds(ROWS, 512));
+    let speed = |seconds: f64| (rows * row_bytes) as f64 / seconds / 1e9;
     let flops = 2.0 * 512.0 * (ROWS * COLS) as f64 / many / 1e9;
-    println!("{name:8} {:9} {:8.2} {:8.2} {flops:10.1}", isa.name(), speed(one), speed(four));
+    println!("{name:12} {:9} {:8.2} {:8.2} {flops:10.1}", isa.name(), speed(one), speed(four));
 }
 
 fn run(chosen: &[String]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
-    println!("{:8} {:9} {:>8} {:>8} {:>10}", "type", "with", "1: GB/s", "4: GB/s", "512: GF/s");
-    if wanted("int8") {
-        let codes: Vec<i8> = (0..ROWS * COLS).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as i8).collect();
-        let w = Int8Weights::pack(ROWS, COLS, &codes, &vec![0.01; ROWS])?;
-        for isa in Isa::available() {
-            line("int8", isa, w.bytes(), |_, x, y| {
-                let done = Int8Activations::per_token(x, COLS).and_then(|x| matmul_int8_with(isa, &x, &[&w], y));
+    let wanted = |name: &str| chosen.iter().all(|c| c.starts_with('-')) || chosen.iter().any(|c| c == name);
+    let isas = || Isa::available().into_iter().filter(|isa| !chosen.iter().any(|c| c == &format!("-{}", isa.name())));
+    println!("{:12} {:9} {:>8} {:>8} {:>10}", "type", "with", "1: GB/s", "4: GB/s", "512: GF/s");
+    let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
+    if wanted("W8A8") {
+        let rows = BYTES / COLS;
+        let codes: Vec<i8> = (0..rows * COLS).map(|i| noise(i) as i8).collect();
+        let of = |rows: usize| Int8Weights::pack(rows, COLS, &codes[..rows * COLS], &vec![0.01; rows]);
+        let (large, small) = (of(rows)?, of(ROWS)?);
+        for isa in isas() {
+            line("W8A8", isa, COLS, |rows, _, x, y| {
+                let w = if rows == ROWS { &small } else { &large };
+                let done = Int8Activations::per_token(x, COLS).and_then(|x| matmul_int8_with(isa, &x, &[w], y));
                 done.unwrap_or_else(|e| println!("{e}"));
             });
         }
     }
+    // Scales that are not finite cost no more than others; the products are not looked at.
+    let data: Vec<u8> = (0..BYTES).map(|i| noise(i) & 0x3b).collect();
     for ty in GgmlType::KNOWN.iter().copied().filter(|&t| quant_kernels::is_fast(t) && wanted(&t.to_string())) {
-        let bytes = ty.bytes_for((ROWS * COLS) as u64).ok_or("size")? as usize;
-        // Scales that are not finite cost no more than others; the products are not looked at.
-        let data: Vec<u8> = (0..bytes).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 & 0x3b).collect();
-        let w = [Matrix::new(ty, ROWS, COLS, &data)?];
-        for isa in Isa::available() {
-            line(&ty.to_string(), isa, bytes, |tokens, x, y| {
-                matmul_with(isa, x, tokens, &w, y).unwrap_or_else(|e| println!("{e}"));
+        let row_bytes = ty.bytes_for(COLS as u64).ok_or("size")? as usize;
+        let matrix = |rows: usize| Matrix { ty: ty.into(), rows, cols: COLS, data: &data[..rows * row_bytes] };
+        for isa in isas() {
+            line(&format!("{ty} f32"), isa, row_bytes, |rows, tokens, x, y| {
+                matmul_with(isa, x, tokens, &[matrix(rows)], y).unwrap_or_else(|e| println!("{e}"));
+            });
+            line(&format!("{ty} int"), isa, row_bytes, |rows, tokens, x, y| {
+                matmul_rounded_with(isa, x, tokens, &[matrix(rows)], y).unwrap_or_else(|e| println!("{e}"));
             });
         }
     }

@@ -78,6 +78,15 @@ impl Isa {
 }
 
 impl Isa {
+    /// True if integer kernels have VNNI.
+    pub(crate) fn has_vnni(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx512 {
+            return is_x86_feature_detected!("avx512vnni");
+        }
+        false
+    }
+
     /// As [`Isa::run`], for an integer kernel.
     pub(crate) fn run_integer<O: IntegerOp>(self, op: O) -> O::Output {
         match self {
@@ -85,7 +94,7 @@ impl Isa {
             Self::Avx512 | Self::Avx2 if !has(self) => op.run::<Plain>(),
             // SAFETY: `has` found AVX-512 on this machine, and the guard VNNI.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { integer_vnni(op) },
+            Self::Avx512 if self.has_vnni() => unsafe { integer_vnni(op) },
             // SAFETY: `has` found AVX2 on this machine, which AVX-512 comes with.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::Avx2 => unsafe { integer_avx2(op) },

@@ -1,6 +1,7 @@
 //! How weights are encoded: a ggml type, or affine blocks.
 
 use crate::codes::{AFFINE_HEADER, Block, for_block_type};
+use crate::quants::{Quants, for_quants};
 use gguf_format::{GgmlType, blocks};
 
 /// How the weights of a matrix are encoded.
@@ -85,4 +86,10 @@ pub fn is_supported(encoding: impl Into<Encoding>) -> bool {
 /// True if weights of this encoding are decoded in registers: affine blocks, E4M3, F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS.
 pub fn is_fast(encoding: impl Into<Encoding>) -> bool {
     for_block_type!(encoding.into(), B => B::LEN).is_some()
+}
+
+/// True if weights of this encoding have integer kernels, for rounded activations ([`crate::matmul_rounded`]): Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS,
+/// and affine blocks of 32 or more codes.
+pub fn is_integer(encoding: impl Into<Encoding>) -> bool {
+    for_quants!(encoding.into(), Q => Q::LEN).is_some()
 }

@@ -171,6 +171,9 @@ impl FewTokens<'_> {
             let tokens: [*const u8; M] = std::array::from_fn(|m| x.padded(t + m).as_ptr().cast());
             let mut acc = [[S::splat_i(0); M]; 2];
             for at in (0..x.cols()).step_by(64) {
+                // The next two rows.
+                S::prefetch(w[0].wrapping_add(at + 2 * weights.stride()));
+                S::prefetch(w[1].wrapping_add(at + 2 * weights.stride()));
                 let w = [S::bytes(w[0].add(at)), S::bytes(w[1].add(at))];
                 for m in 0..M {
                     let x = S::bytes(tokens[m].add(at));

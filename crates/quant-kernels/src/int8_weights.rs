@@ -96,7 +96,8 @@ impl Int8Weights {
         self.stride
     }
 
-    pub(crate) fn data(&self) -> &[u8] {
+    /// The bytes that a product reads: codes plus 128, row by row, with what pads them.
+    pub fn data(&self) -> &[u8] {
         &self.data
     }
 

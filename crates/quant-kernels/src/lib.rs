@@ -1,10 +1,11 @@
 //! CPU products of f32 activations with packed low-bit weights, attention over f32 keys and values, and the small functions between them.
 //!
 //! Weights are read in place, from bytes at any alignment. Each kernel is written once over vectors of f32 and i32; which instruction set these are
-//! (AVX-512, AVX2, plain Rust) is chosen once at run time, by [`Isa::best`]. Nothing is rounded but by f32 arithmetic: a weight has the exact value
+//! (AVX-512, AVX2, plain Rust) is chosen once at run time, by [`Isa::best`]. [`matmul`] rounds nothing but by f32 arithmetic: a weight has the exact value
 //! that `gguf_format::blocks::dequantize` or `quant_core::affine` gives it.
 //!
-//! For int8 weights with int8 activations (W8A8) there is [`matmul_int8`]: sums in i32, exact.
+//! Where speed matters more, [`matmul_rounded`] rounds the activations and multiplies integers. For int8 weights with int8 activations (W8A8) there is
+//! [`matmul_int8`]: sums in i32, exact.
 //!
 //! ```
 //! use gguf_format::GgmlType;
@@ -36,6 +37,10 @@ mod lanes;
 mod matmul;
 mod matrix;
 mod micro;
+mod quants;
+mod rounded;
+mod rounded_dot;
+mod rounded_gemm;
 mod simd;
 
 pub use activations::ActivationGrid;
@@ -43,10 +48,10 @@ pub use affine_weights::{AffineWeights, gather};
 pub use attention::{KvStore, attention, attention_with};
 pub use dispatch::Isa;
 pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};
-pub use encoding::{AffineBlock, Encoding, is_fast, is_supported};
+pub use encoding::{AffineBlock, Encoding, is_fast, is_integer, is_supported};
 pub use error::{Error, Result};
 pub use int8_activations::Int8Activations;
 pub use int8_matmul::{matmul_int8, matmul_int8_with};
 pub use int8_weights::Int8Weights;
-pub use matmul::{matmul, matmul_with};
+pub use matmul::{matmul, matmul_rounded, matmul_rounded_with, matmul_with};
 pub use matrix::Matrix;

@@ -3,10 +3,14 @@
 use crate::codes::{Block, for_block_type};
 use crate::dispatch::Isa;
 use crate::dot::{DotRows, MAX_TOKENS};
-use crate::encoding::{Encoding, is_fast};
+use crate::encoding::{Encoding, is_fast, is_integer};
 use crate::gemm::{GemmRows, MAX_ROWS, ROW_STEP, pack_panel, packed_len, scratch_len};
 use crate::matrix::{Matrix, dequantize};
 use crate::micro::PANEL;
+use crate::quants::{Quants, for_quants};
+use crate::rounded::{RoundedPanels, RoundedRows};
+use crate::rounded_dot::RoundedDot;
+use crate::rounded_gemm::{RoundedGemm, Unpacked, task_rows};
 use crate::{Error, Result};
 use gguf_format::GgmlType;
 use rayon::prelude::*;
@@ -30,6 +34,70 @@ pub fn matmul(x: &[f32], tokens: usize, weights: &[Matrix<'_>], y: &mut [f32]) -
 /// # Errors
 /// As [`matmul`].
 pub fn matmul_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y: &mut [f32]) -> Result<()> {
+    product(isa, Rounding::Never, x, tokens, weights, y)
+}
+
+/// As [`matmul`], with the activations rounded to integers, which are multiplied with the codes of the weights: the quick way.
+///
+/// Each 32 columns of a token are divided by a scale and rounded to nearest, ties to even. With up to 3 tokens (8 without VNNI) the scale is
+/// `max|x| / 16256`: reading the weights takes longer than multiplying, and next to nothing is lost. With more it is `max|x| / 127`, as ggml has it for weights in blocks of 32.
+/// Columns whose largest magnitude is below 1e-34 count as zeros; a value that is not finite makes the token's results NaN.
+///
+/// With rounded activations `x'` a result differs from the exact sum of `w · x'` by less than `1e-6 Σ |w x'|`, or, where blocks have mins or zero
+/// points, `1e-6 Σ (|scale · code · x'| + |min · x'|)`. Weights without integer kernels ([`is_integer`](crate::is_integer)), and those that this
+/// machine multiplies quicker in f32 (with many tokens on machines without VNNI: codes of 8 bits, or scales for each 16 columns; without AVX2: all), are
+/// multiplied as [`matmul`] does it.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_rounded(x: &[f32], tokens: usize, weights: &[Matrix<'_>], y: &mut [f32]) -> Result<()> {
+    product(Isa::best(), Rounding::Quicker, x, tokens, weights, y)
+}
+
+/// As [`matmul_rounded`], with a chosen instruction set, and integers wherever there are kernels: for tests and benchmarks.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_rounded_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y: &mut [f32]) -> Result<()> {
+    product(isa, Rounding::Always, x, tokens, weights, y)
+}
+
+/// When a product rounds its activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rounding {
+    Never,
+    /// Where that is quicker.
+    Quicker,
+    /// Where there are integer kernels.
+    Always,
+}
+
+impl Rounding {
+    /// True if a product with this encoding does.
+    fn applies(self, isa: Isa, encoding: Encoding, many: bool) -> bool {
+        let quick = |wide: bool, sub: usize| match isa {
+            Isa::Portable => false,
+            _ => !many || isa.has_vnni() || !wide && sub == 32,
+        };
+        match self {
+            Self::Never => false,
+            Self::Quicker => for_quants!(encoding, Q => quick(Q::WIDE, Q::SUB)).unwrap_or(false),
+            Self::Always => is_integer(encoding),
+        }
+    }
+}
+
+/// With VNNI more tokens than these take less time side by side.
+const FEW_ROUNDED: usize = 3;
+
+fn product(
+    isa: Isa,
+    rounding: Rounding,
+    x: &[f32],
+    tokens: usize,
+    weights: &[Matrix<'_>],
+    y: &mut [f32],
+) -> Result<()> {
     let Some(first) = weights.first() else { return check("values of y", 0, y.len()) };
     let cols = first.cols;
     let mut ldy = 0usize;
@@ -47,10 +115,11 @@ pub fn matmul_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y
         y.fill(0.0);
         return Ok(());
     }
-    if tokens <= MAX_TOKENS {
-        few_tokens(isa, x, tokens, cols, weights, y, ldy)
+    let all_rounded = weights.iter().all(|w| rounding.applies(isa, w.ty, true));
+    if tokens <= if all_rounded && isa.has_vnni() { FEW_ROUNDED } else { MAX_TOKENS } {
+        few_tokens(isa, rounding, x, tokens, cols, weights, y, ldy)
     } else {
-        many_tokens(isa, x, tokens, cols, weights, y, ldy)
+        many_tokens(isa, rounding, x, tokens, cols, weights, y, ldy)
     }
 }
 
@@ -105,8 +174,10 @@ impl Shared {
 }
 
 #[allow(clippy::undocumented_unsafe_blocks)] // the lint does not see the comment in the macro's argument
+#[allow(clippy::too_many_arguments)]
 fn few_tokens(
     isa: Isa,
+    rounding: Rounding,
     x: &[f32],
     tokens: usize,
     cols: usize,
@@ -120,7 +191,20 @@ fn few_tokens(
     let rows = ldy.div_ceil(4 * threads).max((32 << 10) / row_bytes).max(1);
     let tasks = tasks(weights, rows)?;
     let y = Shared::new(y);
+    let rounded =
+        weights.iter().any(|w| rounding.applies(isa, w.ty, true)).then(|| RoundedRows::new(isa, x, tokens, cols));
     let run = |task: &Task<'_>| {
+        let ty = task.matrix.ty;
+        if let Some(x) = rounded.as_ref().filter(|_| rounding.applies(isa, ty, false)) {
+            let w = task.bytes().as_ptr();
+            for_quants!(ty, Q => {
+                // SAFETY: the places of y are this task's alone, in rows of ldy and columns from task.column on.
+                let y = unsafe { y.at(task.column) };
+                let (row_bytes, rows, quants) = (task.row_bytes, task.rows, PhantomData);
+                isa.run_integer(RoundedDot::<Q> { w, row_bytes, rows, cols, x, tokens, y, ldy, quants });
+            });
+            return Ok(());
+        }
         task.each_run(MAX_ROWS, isa, |ty, w, row_bytes, first, rows| {
             for_block_type!(ty, B => {
                 let mut t = 0;
@@ -152,6 +236,11 @@ struct Rows {
 }
 
 impl Task<'_> {
+    /// Of the rows.
+    fn bytes(&self) -> &[u8] {
+        &self.matrix.data[self.first * self.row_bytes..][..self.rows * self.row_bytes]
+    }
+
     /// Calls `f` with type, pointer, row bytes, first row (within the task) and number of rows: once with all rows where the type has a decoder, else
     /// with up to `most` rows at a time, dequantized to f32.
     fn each_run(
@@ -160,7 +249,7 @@ impl Task<'_> {
         isa: Isa,
         mut f: impl FnMut(Encoding, *const u8, usize, usize, usize),
     ) -> Result<()> {
-        let bytes = &self.matrix.data[self.first * self.row_bytes..][..self.rows * self.row_bytes];
+        let bytes = self.bytes();
         if is_fast(self.matrix.ty) {
             f(self.matrix.ty, bytes.as_ptr(), self.row_bytes, 0, self.rows);
             return Ok(());
@@ -208,6 +297,10 @@ unsafe fn dot<B: Block>(isa: Isa, shape: Rows, tokens: usize, x: *const f32, y: 
 }
 
 thread_local! {
+    /// The rounded activations of the product that this thread has begun.
+    static ROUNDED: RefCell<RoundedPanels> = RefCell::default();
+    /// Weights of the task that this thread is in, as bytes.
+    static UNPACKED: RefCell<Unpacked> = RefCell::default();
     /// The packed activations of the product that this thread has begun.
     static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     /// Weights of a type without a decoder, as f32.
@@ -217,8 +310,10 @@ thread_local! {
 }
 
 #[allow(clippy::undocumented_unsafe_blocks)] // as above
+#[allow(clippy::too_many_arguments)]
 fn many_tokens(
     isa: Isa,
+    rounding: Rounding,
     x: &[f32],
     tokens: usize,
     cols: usize,
@@ -227,12 +322,16 @@ fn many_tokens(
     ldy: usize,
 ) -> Result<()> {
     let threads = rayon::current_num_threads();
-    let rows = ldy.div_ceil(4 * threads).next_multiple_of(ROW_STEP).min(MAX_ROWS);
+    let of_floats = weights.iter().any(|w| !rounding.applies(isa, w.ty, true));
+    let of_integers = weights.iter().any(|w| rounding.applies(isa, w.ty, true));
+    let rows = ldy.div_ceil(4 * threads).next_multiple_of(ROW_STEP);
+    let rows = if of_integers { rows.min(task_rows(cols)) } else { rows.min(MAX_ROWS) };
     let tasks = tasks(weights, rows)?;
 
     // Taken out, so that another product that this thread picks up while it waits finds its own.
     let mut packed = PACKED.take();
-    let need = packed_len(tokens, cols);
+    let mut rounded = ROUNDED.take();
+    let need = if of_floats { packed_len(tokens, cols) } else { 0 };
     if packed.len() < need {
         packed.resize(need, 0.0);
     }
@@ -240,10 +339,37 @@ fn many_tokens(
         .par_chunks_exact_mut(PANEL * cols)
         .enumerate()
         .for_each(|(panel, dst)| pack_panel(x, tokens, cols, panel, dst));
+    if of_integers {
+        rounded.fill(isa, x, tokens, cols);
+    }
 
     let y = Shared::new(y);
-    let packed_x = &packed[..need];
+    let (packed_x, rounded_x) = (&packed[..need], &rounded);
     let done = tasks.par_iter().with_max_len(1).try_for_each(|task| {
+        let ty = task.matrix.ty;
+        if rounding.applies(isa, ty, true) {
+            UNPACKED.with_borrow_mut(|unpacked| {
+                let w = task.bytes().as_ptr();
+                for_quants!(ty, Q => {
+                    // SAFETY: as in `few_tokens`.
+                    let y = unsafe { y.at(task.column) };
+                    RoundedGemm::<Q> {
+                        w,
+                        row_bytes: task.row_bytes,
+                        rows: task.rows,
+                        cols,
+                        x: rounded_x,
+                        tokens,
+                        y,
+                        ldy,
+                        unpacked: &mut *unpacked,
+                        quants: PhantomData,
+                    }
+                    .run(isa)
+                });
+            });
+            return Ok(());
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             let need = scratch_len(tokens);
             if scratch.len() < need {
@@ -253,23 +379,29 @@ fn many_tokens(
                 for_block_type!(ty, B => {
                     // SAFETY: as in `few_tokens`.
                     let y = unsafe { y.at(task.column + first) };
-                    GemmRows::<B> {
-                        w,
-                        row_bytes,
-                        rows,
-                        cols,
-                        packed: packed_x,
-                        tokens,
-                        y,
-                        ldy,
-                        scratch: &mut *scratch,
-                        block: PhantomData,
+                    let mut part = 0;
+                    while part < rows {
+                        let here = MAX_ROWS.min(rows - part);
+                        GemmRows::<B> {
+                            w: w.wrapping_add(part * row_bytes),
+                            row_bytes,
+                            rows: here,
+                            cols,
+                            packed: packed_x,
+                            tokens,
+                            y: y.wrapping_add(part),
+                            ldy,
+                            scratch: &mut *scratch,
+                            block: PhantomData,
+                        }
+                        .run(isa);
+                        part += here;
                     }
-                    .run(isa)
                 });
             })
         })
     });
     PACKED.set(packed);
+    ROUNDED.set(rounded);
     done
 }

@@ -4,8 +4,8 @@
 use gguf_format::{GgmlType, blocks};
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
 use quant_kernels::{
-    AffineWeights, Encoding, Isa, KvStore, Matrix, attention_with, gather, is_supported, matmul_with, rms_norm, rope,
-    silu_mul_with,
+    AffineWeights, Encoding, Isa, KvStore, Matrix, attention_with, gather, is_integer, is_supported, matmul_rounded,
+    matmul_rounded_with, matmul_with, rms_norm, rope, silu_mul_with,
 };
 
 /// FP8 weights: every code, and products of rows of any length.
@@ -452,5 +452,129 @@ fn silu_at_the_ends() {
         silu_mul_with(isa, &x, 7, &mut y).unwrap();
         assert!(y[1].abs() < 1e-6 && y[2].abs() < 1e-6 && y[3] == 0.0 && y[4] == 200.0 && y[5] == 1e30, "{y:?}");
         assert!(y[6].is_nan());
+    }
+}
+
+/// `x`, `[tokens, cols]`, on the grid that `matmul_rounded` rounds to, in f64.
+fn on_grid(x: &[f32], largest: f32) -> Vec<f64> {
+    let block = |x: &[f32]| {
+        let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let (scale, inverse) = (max / largest, largest / max);
+        x.iter().map(move |v| f64::from((v * inverse).round_ties_even()) * f64::from(scale)).collect::<Vec<_>>()
+    };
+    x.chunks(32).flat_map(block).collect()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vnni() -> bool {
+    is_x86_feature_detected!("avx512vnni")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vnni() -> bool {
+    false
+}
+
+/// Compares a product with rounded activations with the sum in f64. `slack` are the magnitudes that belong to each weight.
+fn check_rounded(name: &str, weights: &[Matrix<'_>], dense: &[f64], slack: &[f64], cols: usize, random: &mut Random) {
+    let rows = dense.len() / cols;
+    for tokens in [1, 2, 3, 4, 5, 16, 17, 33, 50, 97] {
+        let mut x = random.values(tokens * cols);
+        // Blocks of very different size, and one of zeros.
+        x.iter_mut().enumerate().for_each(|(i, v)| *v *= [1.0, 30.0, 0.01, 0.0][i / 32 % 4]);
+        let grids = [16256.0, 127.0].map(|largest| on_grid(&x, largest));
+        for isa in Isa::available() {
+            // With VNNI up to 3 tokens have codes of 16 bits, else up to 8.
+            let grid = &grids[usize::from(tokens > 8 || tokens > 3 && isa.name() == "avx512" && vnni())];
+            let mut y = vec![f32::NAN; tokens * rows];
+            matmul_rounded_with(isa, &x, tokens, weights, &mut y).unwrap();
+            for t in 0..tokens {
+                for r in 0..rows {
+                    let at = |c: usize| (r * cols + c, grid[t * cols + c]);
+                    let (want, size) = (0..cols).map(at).fold((0.0, 0.0), |(sum, size), (i, x)| {
+                        let x: f64 = if x.is_nan() { 0.0 } else { x };
+                        (sum + dense[i] * x, size + slack[i] * x.abs())
+                    });
+                    let got = f64::from(y[t * rows + r]);
+                    assert!(
+                        (got - want).abs() <= 1e-6 * size,
+                        "{name} {} {cols} columns, token {t} of {tokens}, row {r}: {got} {want} {size}",
+                        isa.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rounded_products() {
+    let mut random = Random(8);
+    for &(ty, _) in TYPES.iter().filter(|(t, _)| is_integer(*t)) {
+        let small = ty.layout().unwrap().block_len == 32;
+        for (rows, cols) in if small { [(1, 32), (21, 96), (37, 896)] } else { [(1, 256), (21, 768), (37, 1280)] } {
+            let bytes = packed(&mut random, ty, rows + 5, cols);
+            let mut dense = vec![0.0; (rows + 5) * cols];
+            blocks::dequantize(ty, &bytes, &mut dense).unwrap();
+            // Where there are mins, they may be some times larger than what remains.
+            let least = match ty {
+                GgmlType::Q4_1 | GgmlType::Q5_1 => 1.0,
+                GgmlType::Q2_K | GgmlType::Q4_K | GgmlType::Q5_K => 2.0,
+                _ => 0.0,
+            };
+            let dense: Vec<f64> = dense.into_iter().map(f64::from).collect();
+            let slack: Vec<f64> = dense.iter().map(|w| w.abs().max(least)).collect();
+            let (first, second) = bytes.split_at(bytes.len() / (rows + 5) * rows);
+            let weights = [Matrix::new(ty, rows, cols, first).unwrap(), Matrix::new(ty, 5, cols, second).unwrap()];
+            check_rounded(&ty.to_string(), &weights, &dense, &slack, cols, &mut random);
+        }
+    }
+    for bits in [2, 3, 4, 8] {
+        for (cols, group_size) in [(896, 128), (192, 64), (160, 32), (96, 32)] {
+            let matrix = affine(&mut random, 37, cols, bits, group_size, false);
+            let weights = AffineWeights::pack(&matrix).unwrap();
+            assert!(is_integer(weights.matrix().ty) && weights.gather().is_none());
+            let mut dense = vec![0.0; 37 * cols];
+            matrix.dequantize_into(&mut dense).unwrap();
+            let dense: Vec<f64> = dense.into_iter().map(f64::from).collect();
+            let most = 0.2 * f64::from(1 << bits);
+            let slack: Vec<f64> = dense.iter().map(|w| w.abs().max(most)).collect();
+            check_rounded(&format!("{bits} bits"), &[weights.matrix()], &dense, &slack, cols, &mut random);
+        }
+    }
+}
+
+/// What is not finite stays visible in its token and does not reach others; matrices of both kinds in one product.
+#[test]
+fn rounded_products_at_the_ends() {
+    let mut random = Random(9);
+    let bytes = packed(&mut random, GgmlType::Q4_K, 3, 256);
+    let floats = packed(&mut random, GgmlType::F32, 2, 256);
+    let weights =
+        [Matrix::new(GgmlType::Q4_K, 3, 256, &bytes).unwrap(), Matrix::new(GgmlType::F32, 2, 256, &floats).unwrap()];
+    for tokens in [2, 20] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = random.values(tokens * 256);
+            x[256 + 77] = bad;
+            for isa in Isa::available() {
+                let (mut y, mut exact) = (vec![0.0; tokens * 5], vec![0.0; tokens * 5]);
+                matmul_rounded_with(isa, &x, tokens, &weights, &mut y).unwrap();
+                matmul_with(isa, &x, tokens, &weights, &mut exact).unwrap();
+                for t in 0..tokens {
+                    let (y, exact) = (&y[5 * t..][..5], &exact[5 * t..][..5]);
+                    if t == 1 {
+                        assert!(y.iter().all(|v| !v.is_finite()), "{y:?}");
+                    } else {
+                        assert!(y.iter().zip(exact).all(|(a, b)| (a - b).abs() < 2.0), "{y:?} {exact:?}");
+                        assert_eq!(y[3..], exact[3..]);
+                    }
+                }
+            }
+        }
+    }
+    for x in [vec![0.0; 512], vec![f32::MIN_POSITIVE; 512], vec![1e-36; 512]] {
+        let mut y = [f32::NAN; 10];
+        matmul_rounded(&x, 2, &weights, &mut y).unwrap();
+        assert!(y.iter().all(|v| v.abs() < 1e-30), "{y:?}");
     }
 }

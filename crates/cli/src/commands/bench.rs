@@ -4,15 +4,19 @@ use crate::cache_args::CacheArgs;
 use crate::error::CliResult;
 use crate::output::{print_json, to_stdout};
 use crate::peak_memory::peak_rss_bytes;
+use crate::products_arg::ProductsArg;
 use crate::{input, progress, table};
-use quant_runtime::eval::{SpeedOptions, measure_speed};
+use quant_runtime::eval::{SpeedOptions, SpeedResult, measure_speed};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Measure prompt and decode speed.
 ///
 /// Tokenization and sampling are not part of the time. Each test runs once before it is measured. Tokens per second are medians. Peak memory
 /// counts file pages of memory maps; it is unknown (null) where the system has no /proc.
+///
+/// Generating a token reads every weight once; "of bandwidth" compares that with how quickly the same threads can read the weights at all.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// GGUF file, or directory with safetensors.
@@ -29,6 +33,9 @@ pub(crate) struct Args {
     /// Tokens that are in the cache already when a test starts.
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
+    /// Activations of the products with packed weights.
+    #[arg(long, value_enum, default_value = "int8")]
+    activations: ProductsArg,
     #[command(flatten)]
     cache: CacheArgs,
     /// Print one JSON object.
@@ -39,7 +46,10 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self) -> CliResult {
         let cache = self.cache.choice()?;
-        let model = input::load_model(&self.model)?;
+        let start = Instant::now();
+        let mut model = input::load_model(&self.model)?;
+        let load_seconds = start.elapsed().as_secs_f64();
+        self.activations.apply(&mut model);
         let room = model.config().max_context.saturating_sub(self.depth);
         let options = SpeedOptions {
             prompt: self.prompt.unwrap_or(512.min(room)),
@@ -53,29 +63,44 @@ impl Args {
         let results = measure_speed(&model, options, &mut |n| bar.set_position(n as u64))?;
         bar.finish_and_clear();
         let (threads, peak) = (rayon::current_num_threads(), peak_rss_bytes());
+        let cache_bytes_per_token = model.new_cache_of(options.cache)?.bytes_per_token();
+        let bandwidth = model.measure_weight_bandwidth(5);
+        // What a generated token reads: all weights, and on average the cache of half the test.
+        let read = model.weight_bytes_per_token() as f64
+            + cache_bytes_per_token as f64 * (self.depth as f64 + options.generate as f64 / 2.0);
+        let share = |r: &SpeedResult| match bandwidth {
+            Some(bandwidth) if r.test.starts_with("tg") => Some(r.median() * read / bandwidth),
+            _ => None,
+        };
         if self.json {
             let results: Vec<_> = results
                 .iter()
                 .map(|r| {
                     json!({
                         "test": r.test, "depth": self.depth, "tokens_per_second": r.median(), "mean": r.mean(),
-                        "stddev": r.stddev(), "samples": r.samples,
+                        "stddev": r.stddev(), "samples": r.samples, "bandwidth_share": share(r),
                     })
                 })
                 .collect();
-            return print_json(&json!({"threads": threads, "peak_rss_bytes": peak, "results": results}));
+            return print_json(&json!({
+                "threads": threads, "activations": self.activations.name(), "load_seconds": load_seconds,
+                "peak_rss_bytes": peak, "bytes_per_token": read, "bandwidth": bandwidth, "results": results,
+            }));
         }
         let rows: Vec<_> = results
             .iter()
             .map(|r| {
                 let mean = format!("{:.2} ± {:.2}", r.mean(), r.stddev());
-                vec![r.test.clone(), self.depth.to_string(), format!("{:.2}", r.median()), mean]
+                let share = share(r).map_or(String::new(), |s| format!("{:.0} %", 100.0 * s));
+                vec![r.test.clone(), self.depth.to_string(), format!("{:.2}", r.median()), mean, share]
             })
             .collect();
         let peak = peak.map_or("unknown".to_owned(), |b| format!("{:.1} MB", b as f64 / 1e6));
+        let bandwidth = bandwidth.map_or("unknown".to_owned(), |b| format!("{:.1} GB/s", b / 1e9));
         to_stdout(|out| {
-            write!(out, "{}", table::render(&["test", "depth", "median t/s", "mean t/s"], &rows))?;
-            writeln!(out, "{threads} threads, peak memory {peak}")
+            write!(out, "{}", table::render(&["test", "depth", "median t/s", "mean t/s", "of bandwidth"], &rows))?;
+            writeln!(out, "{threads} threads, loaded in {load_seconds:.2} s, peak memory {peak}")?;
+            writeln!(out, "a generated token reads {:.1} MB; the threads read {bandwidth}", read / 1e6)
         })
     }
 }

@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// Write all logits to this file: 4·tokens·vocab bytes.
     #[arg(long, value_name = "F.safetensors")]
     save_logits: Option<PathBuf>,
-    /// Activations of MODEL's products: rounded where the model says so (W8A8), never, or as llama.cpp rounds them, which foretells its figures. A base
-    /// model's are as it says, and its cache is not quantized.
+    /// Activations of MODEL's products: rounded where the model says so (W8A8), never, as `quant run` rounds them, or as llama.cpp does, which foretells
+    /// its figures. A base model's are as it says, and its cache is not quantized.
     #[arg(long, value_enum, default_value = "model")]
     activations: ActivationsArg,
     #[command(flatten)]
@@ -48,6 +48,8 @@ pub(crate) struct Args {
 enum ActivationsArg {
     Model,
     F32,
+    /// As `quant run` rounds them: 8 bits in blocks of 32 for the quick products of integers.
+    Int8,
     Ggml,
 }
 
@@ -64,10 +66,11 @@ impl Args {
         let text = self.text.as_deref().map(input::read_text).transpose()?;
         let (mut model, tokenizer) = input::load(&self.model)?;
         model.set_activations(match self.activations {
-            ActivationsArg::Model => Activations::Model,
+            ActivationsArg::Model | ActivationsArg::Int8 => Activations::Model,
             ActivationsArg::F32 => Activations::F32,
             ActivationsArg::Ggml => Activations::Ggml,
         })?;
+        model.set_integer_products(matches!(self.activations, ActivationsArg::Int8));
         let context = model.config().max_context;
         let text_plan = match &text {
             Some(text) if logits_base.is_none() => {

@@ -51,14 +51,14 @@ impl<S: Simd> Sink<S> for Store {
 
 /// A little-endian u16 at a pointer.
 #[inline(always)]
-unsafe fn u16_at(p: *const u8) -> u16 {
+pub(crate) unsafe fn u16_at(p: *const u8) -> u16 {
     // SAFETY: two bytes of a block.
     u16::from_le(unsafe { p.cast::<u16>().read_unaligned() })
 }
 
 /// A little-endian u32 at a pointer.
 #[inline(always)]
-unsafe fn u32_at(p: *const u8) -> u32 {
+pub(crate) unsafe fn u32_at(p: *const u8) -> u32 {
     // SAFETY: four bytes of a block.
     u32::from_le(unsafe { p.cast::<u32>().read_unaligned() })
 }

@@ -1,6 +1,6 @@
 //! AVX2: two registers of 32 bytes. Products go through 16 bits, in a way that cannot saturate.
 
-use super::Lanes;
+use super::{Lanes, Words};
 use std::arch::x86_64::*;
 
 /// The instruction set as a type.
@@ -21,6 +21,13 @@ unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
     }
 }
 
+/// With codes below 128 `vpmaddubsw` does not saturate: 2 · 127 · 128 fits 16 bits.
+#[inline(always)]
+unsafe fn dot_7(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+    // SAFETY: the caller has the instruction set.
+    unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1))) }
+}
+
 #[inline(always)]
 fn both<T: Copy, R>(a: [T; 2], b: [T; 2], f: impl Fn(T, T) -> R) -> [R; 2] {
     [f(a[0], b[0]), f(a[1], b[1])]
@@ -30,10 +37,16 @@ fn both<T: Copy, R>(a: [T; 2], b: [T; 2], f: impl Fn(T, T) -> R) -> [R; 2] {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for Avx2Lanes {
     const TILE: (usize, usize) = (4, 1);
+    const BLOCK_TILE: (usize, usize) = (2, 1);
+    const WORDS: Words = Words::EvenOdd;
     type B = Pair;
     type I = Pair;
     type F = [__m256; 2];
 
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> Pair {
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] }
@@ -41,6 +54,68 @@ impl Lanes for Avx2Lanes {
     #[inline(always)]
     unsafe fn word(p: *const u8) -> Pair {
         unsafe { [_mm256_set1_epi32(p.cast::<i32>().read_unaligned()); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn twice(p: *const u8) -> Pair {
+        unsafe { [_mm256_loadu_si256(p.cast()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn two(a: *const u8, b: *const u8) -> Pair {
+        unsafe { [_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast())] }
+    }
+    #[inline(always)]
+    unsafe fn quarters(a: *const u8, b: *const u8) -> Pair {
+        [a, b].map(|p| unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, x: Pair) {
+        unsafe {
+            _mm256_storeu_si256(p.cast(), x[0]);
+            _mm256_storeu_si256(p.add(32).cast(), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_b(x: u8) -> Pair {
+        unsafe { [_mm256_set1_epi8(x as i8); 2] }
+    }
+    #[inline(always)]
+    unsafe fn and_b(a: Pair, b: Pair) -> Pair {
+        both(a, b, |a, b| unsafe { _mm256_and_si256(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn or_b(a: Pair, b: Pair) -> Pair {
+        both(a, b, |a, b| unsafe { _mm256_or_si256(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn xor_b(a: Pair, b: Pair) -> Pair {
+        both(a, b, |a, b| unsafe { _mm256_xor_si256(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn shr_b(x: Pair, by: [u32; 4]) -> Pair {
+        let [a, b, c, d] = by.map(|n| n as i32);
+        let by = unsafe { [_mm256_setr_epi32(a, a, a, a, b, b, b, b), _mm256_setr_epi32(c, c, c, c, d, d, d, d)] };
+        both(x, by, |x, by| unsafe { _mm256_srlv_epi32(x, by) })
+    }
+    #[inline(always)]
+    unsafe fn shl_b(x: Pair, by: u32) -> Pair {
+        let by = unsafe { _mm256_set1_epi32(by as i32) };
+        unsafe { [_mm256_sllv_epi32(x[0], by), _mm256_sllv_epi32(x[1], by)] }
+    }
+    #[inline(always)]
+    unsafe fn where_bits(bits: u64, value: u8) -> Pair {
+        // Each byte of the bits eight times, and one bit of each looked at.
+        [bits as i32, (bits >> 32) as i32].map(|bits| unsafe {
+            let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+            let one = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let bits = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), spread), one);
+            _mm256_and_si256(_mm256_cmpeq_epi8(bits, one), _mm256_set1_epi8(value as i8))
+        })
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], codes: Pair) -> Pair {
+        let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) };
+        codes.map(|codes| unsafe { _mm256_shuffle_epi8(table, codes) })
     }
 
     #[inline(always)]
@@ -64,6 +139,20 @@ impl Lanes for Avx2Lanes {
         both(a, b, |a, b| unsafe { _mm256_mullo_epi32(a, b) })
     }
     #[inline(always)]
+    unsafe fn shl_i(x: Pair, by: u32) -> Pair {
+        let by = unsafe { _mm256_set1_epi32(by as i32) };
+        unsafe { [_mm256_sllv_epi32(x[0], by), _mm256_sllv_epi32(x[1], by)] }
+    }
+    #[inline(always)]
+    unsafe fn shr_i(x: Pair, by: u32) -> Pair {
+        let by = unsafe { _mm256_set1_epi32(by as i32) };
+        unsafe { [_mm256_srav_epi32(x[0], by), _mm256_srav_epi32(x[1], by)] }
+    }
+    #[inline(always)]
+    unsafe fn dot_7(acc: Pair, u: Pair, s: Pair) -> Pair {
+        unsafe { [dot_7(acc[0], u[0], s[0]), dot_7(acc[1], u[1], s[1])] }
+    }
+    #[inline(always)]
     unsafe fn sum_i(x: Pair) -> i32 {
         unsafe {
             let x = _mm256_add_epi32(x[0], x[1]);
@@ -75,6 +164,18 @@ impl Lanes for Avx2Lanes {
     #[inline(always)]
     unsafe fn dot(acc: Pair, u: Pair, s: Pair) -> Pair {
         unsafe { [dot(acc[0], u[0], s[0]), dot(acc[1], u[1], s[1])] }
+    }
+    #[inline(always)]
+    unsafe fn dot_16(acc: Pair, u: Pair, x: *const u8) -> Pair {
+        unsafe {
+            let (even, odd) = (Self::bytes(x), Self::bytes(x.add(64)));
+            let dot = |i: usize| {
+                let (u0, u1) = (_mm256_and_si256(u[i], _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(u[i]));
+                let products = _mm256_add_epi32(_mm256_madd_epi16(u0, even[i]), _mm256_madd_epi16(u1, odd[i]));
+                _mm256_add_epi32(acc[i], products)
+            };
+            [dot(0), dot(1)]
+        }
     }
 
     #[inline(always)]
@@ -97,7 +198,63 @@ impl Lanes for Avx2Lanes {
         both(a, b, |a, b| unsafe { _mm256_mul_ps(a, b) })
     }
     #[inline(always)]
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F {
+        both(a, b, |a, b| unsafe { _mm256_sub_ps(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
+    unsafe fn fnma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        unsafe { [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
+    unsafe fn sum(x: Self::F) -> f32 {
+        unsafe {
+            let x = _mm256_add_ps(x[0], x[1]);
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn half(bits: u16) -> Self::F {
+        unsafe { [_mm256_cvtph_ps(_mm_set1_epi16(bits as i16)); 2] }
+    }
+    #[inline(always)]
+    unsafe fn pair(bits: u32) -> Self::F {
+        unsafe { [_mm256_cvtph_ps(_mm_cvtsi32_si128(bits as i32)), _mm256_setzero_ps()] }
+    }
+    #[inline(always)]
+    unsafe fn first(x: Self::F, n: usize) -> Self::F {
+        unsafe {
+            let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = |from: i32| _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32 - from), lane));
+            [_mm256_and_ps(x[0], mask(0)), _mm256_and_ps(x[1], mask(8))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn unsigned(words: [u64; 2]) -> Self::F {
+        words.map(|w| unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(w as i64))) })
+    }
+    #[inline(always)]
+    unsafe fn signed(p: *const u8) -> Self::F {
+        [0, 8].map(|at| unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(at).cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn eights(x: Self::F, j: usize) -> Self::F {
+        [2 * j, 2 * j + 1].map(|i| unsafe { _mm256_permutevar8x32_ps(x[0], _mm256_set1_epi32(i as i32)) })
+    }
+    #[inline(always)]
+    unsafe fn fours(x: Self::F, j: usize) -> Self::F {
+        [0, 2].map(|at| unsafe {
+            let (a, b) = ((4 * j % 8 + at) as i32, (4 * j % 8 + at + 1) as i32);
+            _mm256_permutevar8x32_ps(x[j / 2], _mm256_setr_epi32(a, a, a, a, b, b, b, b))
+        })
+    }
+    #[inline(always)]
     unsafe fn float(x: Pair) -> Self::F {
-        x.map(|x| unsafe { _mm256_cvtepi32_ps(x) })
+        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
     }
 }

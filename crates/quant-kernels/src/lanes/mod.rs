@@ -14,6 +14,15 @@ pub(crate) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use vnni::VnniLanes;
 
+/// How 64 numbers of 16 bits lie in 128 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// A number is `128 high + low` with low in -64 ..= 63: the low parts, a byte each, then the high ones.
+    Parts,
+    /// Words: those of the even columns, then those of the odd ones.
+    EvenOdd,
+}
+
 /// Operations on 64 bytes, 16 i32 and 16 f32. Integer sums wrap.
 ///
 /// # Safety
@@ -21,6 +30,8 @@ pub(crate) use vnni::VnniLanes;
 pub(crate) trait Lanes: Copy + 'static {
     /// Rows of weights and vectors of 16 tokens in the tile of a product of many tokens with one scale a row: as many as the registers hold.
     const TILE: (usize, usize);
+    /// The same with scales within the rows, which takes two sums for each.
+    const BLOCK_TILE: (usize, usize);
     /// 64 bytes.
     type B: Copy;
     /// 16 i32.
@@ -28,23 +39,74 @@ pub(crate) trait Lanes: Copy + 'static {
     /// 16 f32.
     type F: Copy;
 
+    /// Asks for a cache line that will be read. Any address will do.
+    unsafe fn prefetch(p: *const u8);
     unsafe fn bytes(p: *const u8) -> Self::B;
     /// Four bytes, 16 times.
     unsafe fn word(p: *const u8) -> Self::B;
+
+    /// 32 bytes, twice.
+    unsafe fn twice(p: *const u8) -> Self::B;
+    /// 32 bytes and other 32.
+    unsafe fn two(a: *const u8, b: *const u8) -> Self::B;
+    /// 16 bytes twice, and other 16 twice.
+    unsafe fn quarters(a: *const u8, b: *const u8) -> Self::B;
+    unsafe fn store_bytes(p: *mut u8, x: Self::B);
+    unsafe fn splat_b(x: u8) -> Self::B;
+    unsafe fn and_b(a: Self::B, b: Self::B) -> Self::B;
+    unsafe fn or_b(a: Self::B, b: Self::B) -> Self::B;
+    unsafe fn xor_b(a: Self::B, b: Self::B) -> Self::B;
+    /// Each little-endian u32 of quarter i shifted right by `by[i]`: bits come in from the byte above.
+    unsafe fn shr_b(x: Self::B, by: [u32; 4]) -> Self::B;
+    /// As `shr_b`, to the left.
+    unsafe fn shl_b(x: Self::B, by: u32) -> Self::B;
+    /// `value` in byte i where bit i is set, else 0.
+    unsafe fn where_bits(bits: u64, value: u8) -> Self::B;
+    /// The byte of the table of 16 that each code names; codes below 16.
+    unsafe fn lookup(table: &[u8; 16], codes: Self::B) -> Self::B;
 
     unsafe fn splat_i(x: i32) -> Self::I;
     unsafe fn load_i(p: *const i32) -> Self::I;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn shl_i(x: Self::I, by: u32) -> Self::I;
+    /// Of signed values.
+    unsafe fn shr_i(x: Self::I, by: u32) -> Self::I;
     unsafe fn sum_i(x: Self::I) -> i32;
     /// Lane i of `acc`, plus the products of bytes `4 i .. 4 i + 4` of `u` (unsigned, any) and of `s` (signed, any). Exact.
     unsafe fn dot(acc: Self::I, u: Self::B, s: Self::B) -> Self::I;
+    /// As `dot`, for `u` below 128.
+    unsafe fn dot_7(acc: Self::I, u: Self::B, s: Self::B) -> Self::I;
+    /// How [`Lanes::dot_16`] wants its second factor.
+    const WORDS: Words;
+    /// As `dot`, with 64 codes of 16 bits, -16256 to 16256, at `x`.
+    unsafe fn dot_16(acc: Self::I, u: Self::B, x: *const u8) -> Self::I;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
     unsafe fn store(p: *mut f32, x: Self::F);
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once where the machine can.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a * b`, rounded once where the machine can.
+    unsafe fn fnma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    unsafe fn sum(x: Self::F) -> f32;
+    /// A binary16 number.
+    unsafe fn half(bits: u16) -> Self::F;
+    /// Two binary16 numbers in the first lanes, the first in the low bits, and 0 in the others.
+    unsafe fn pair(bits: u32) -> Self::F;
+    /// `x` in the first `n` lanes, 0 in the others.
+    unsafe fn first(x: Self::F, n: usize) -> Self::F;
+    /// Unsigned bytes of two words.
+    unsafe fn unsigned(words: [u64; 2]) -> Self::F;
+    /// Signed bytes.
+    unsafe fn signed(p: *const u8) -> Self::F;
+    /// Lanes `2 j` and `2 j + 1` of the first eight, eight times each.
+    unsafe fn eights(x: Self::F, j: usize) -> Self::F;
+    /// Lanes `4 j .. 4 j + 4`, four times each.
+    unsafe fn fours(x: Self::F, j: usize) -> Self::F;
     /// To f32, ties to even.
     unsafe fn float(x: Self::I) -> Self::F;
 }

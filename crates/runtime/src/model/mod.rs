@@ -12,6 +12,7 @@ mod kv_cache;
 mod layer_walk;
 mod ops;
 mod rope;
+mod traffic;
 mod weights;
 
 pub use activations::Activations;
@@ -157,6 +158,14 @@ impl Model {
         }
         self.backend.activations = activations;
         Ok(())
+    }
+
+    /// Whether products with packed weights are of integers, which is quicker: [`quant_kernels::matmul_rounded`] rounds the activations for them, to 8
+    /// bits in blocks of 32 for prompts, to 15 bits for single tokens. Off at first: results are then those of the weights alone.
+    ///
+    /// On devices whose products are candle's it changes nothing.
+    pub fn set_integer_products(&mut self, on: bool) {
+        self.backend.integer_products = on;
     }
 
     fn load_with(checkpoint: &Checkpoint, backend: Backend, folds: Folds) -> Result<Self> {

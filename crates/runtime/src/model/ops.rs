@@ -7,7 +7,9 @@ use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Shape, Storage, Tensor};
 use gguf_format::{GgmlType, blocks};
 use quant_core::activation::ActivationQuantizer;
-use quant_kernels::{ActivationGrid, Encoding, Int8Activations, Int8Weights, Matrix, gather, matmul, matmul_int8};
+use quant_kernels::{
+    ActivationGrid, Encoding, Int8Activations, Int8Weights, Matrix, gather, matmul, matmul_int8, matmul_rounded,
+};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,11 +44,18 @@ pub(super) struct Backend {
     /// Own kernels. Without them the CPU runs candle's, as other devices do; only tests ask for that.
     pub(super) own_kernels: bool,
     pub(super) activations: Activations,
+    /// Own kernels multiply integers where they can.
+    pub(super) integer_products: bool,
 }
 
 impl Backend {
     pub(super) fn new(device: &Device) -> Self {
-        Self { device: device.clone(), own_kernels: device.is_cpu(), activations: Activations::default() }
+        Self {
+            device: device.clone(),
+            own_kernels: device.is_cpu(),
+            activations: Activations::default(),
+            integer_products: false,
+        }
     }
 }
 
@@ -100,13 +109,23 @@ impl Linear {
         Ok(Self { weights, bias, out_features })
     }
 
+    /// The weights, where the own kernels read them.
+    pub(super) fn own_weights(&self) -> &[Weight] {
+        match &self.weights {
+            Weights::Own(weights, _) => weights,
+            Weights::Candle(_) => &[],
+        }
+    }
+
     /// `x`: `[tokens, in_features]` f32, to `[tokens, out_features]`.
     pub(super) fn forward(&self, backend: &Backend, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
             Weights::Own(weights, runs) => {
                 let bias = self.bias.as_ref().map(|b| b.values.as_slice());
                 let (out_features, activations) = (self.out_features, backend.activations);
-                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, runs, bias, out_features, activations })?)
+                // What ggml's products see is multiplied exactly.
+                let integers = backend.integer_products && activations != Activations::Ggml;
+                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, runs, bias, out_features, activations, integers })?)
             }
             Weights::Candle(weights) => {
                 let mut parts = Vec::with_capacity(weights.len());
@@ -152,6 +171,7 @@ struct PackedProduct<'a> {
     bias: Option<&'a [f32]>,
     out_features: usize,
     activations: Activations,
+    integers: bool,
 }
 
 impl PackedProduct<'_> {
@@ -226,7 +246,11 @@ impl PackedProduct<'_> {
             return matmul(x, tokens, &[Matrix::new(GgmlType::F32, rows, cols, bytemuck::cast_slice(&values))?], y);
         }
         let matrices: Vec<Matrix<'_>> = weights.iter().filter_map(Weight::matrix).collect();
-        matmul(x, tokens, &matrices, y)?;
+        if self.integers && quantizer.is_none() {
+            matmul_rounded(x, tokens, &matrices, y)?;
+        } else {
+            matmul(x, tokens, &matrices, y)?;
+        }
         if weights.iter().any(|w| w.row_scales().is_some()) {
             let ones = |w: &Weight| w.row_scales().map_or_else(|| vec![1.0; w.rows], <[f32]>::to_vec);
             let scales: Vec<f32> = weights.iter().flat_map(ones).collect();

@@ -73,6 +73,11 @@ impl Weight {
         self.scaled().map(|rows| rows.scales.as_slice())
     }
 
+    /// What a product reads.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.matrix().map(|m| m.data).or_else(|| self.int8().map(Int8Weights::data)).unwrap_or_default()
+    }
+
     /// The input feature of each column of `matrix`, where they are not in order.
     pub(super) fn gather(&self) -> Option<&[u32]> {
         match &self.place {
