@@ -4,13 +4,16 @@
 
 use candle_core::{Device, Tensor};
 use gguf_format::{GgmlType, GgufWriter, Metadata, TensorSpec};
-use quant_runtime::calibrate::linear_sites;
+use quant_core::eight_bit::EightBitCode;
+use quant_runtime::calibrate::{CalibrationSet, linear_sites};
 use quant_runtime::checkpoint::gguf_name;
-use quant_runtime::fold::Folds;
+use quant_runtime::fold::{Folds, Rotations};
+use quant_runtime::layerwise::{LayerwisePlan, Layout, Rotation, Rounding, SmoothOptions, W8A8, quantize_model};
 use quant_runtime::model::LinearSite;
 use quant_runtime::{Checkpoint, LogitRows, Model, ModelConfig};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 struct Weights(Vec<(String, Vec<usize>, Vec<f32>)>);
@@ -226,10 +229,11 @@ fn random_folds(config: &ModelConfig) -> Folds {
 }
 
 #[test]
-fn folded_scales_leave_the_logits() {
+fn folded_scales_and_rotations_leave_the_logits() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let facts: Value = serde_json::from_slice(&std::fs::read(golden.join("architectures.json")).unwrap()).unwrap();
     let tokens: Vec<u32> = (0..96u32).map(|i| (i * i * 7 + i * 3 + 1) % 64).collect();
+    let mut untied = 0;
     for (case, fact) in facts["cases"].as_object().unwrap() {
         let json = &fact["config"];
         let config = ModelConfig::from_config_json(json, Path::new(case)).unwrap();
@@ -242,10 +246,80 @@ fn folded_scales_leave_the_logits() {
             logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let plain = logits(Model::load(&checkpoint, &Device::Cpu).unwrap());
-        let folded = logits(Model::load_folded(&checkpoint, &random_folds(&config), &Device::Cpu).unwrap());
         let most = plain.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let off = plain.iter().zip(&folded).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(off > 0.0 && off <= 1e-5 * most, "{case}: {off} of {most}");
+        let (folded, all) = (Rotations::folded(&config), Rotations::with_down(&config));
+        assert!(folded.unties() && all.down().is_some(), "{case}");
+        untied += usize::from(config.tied);
+        let cases = [
+            ("scales", Rotations::none(), random_folds(&config)),
+            ("rotations", folded, Folds::new()),
+            ("rotations, down's too", all, Folds::new()),
+            ("scales of the rotated", folded, random_folds(&config)),
+        ];
+        for (what, rotations, folds) in cases {
+            let model = Model::load_rotated(&checkpoint, &rotations, &folds, &Device::Cpu).unwrap();
+            let off = plain.iter().zip(logits(model)).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(off > 0.0 && off <= 1e-5 * most, "{case}, {what}: {off} of {most}");
+        }
+        let error = Model::load_rotated(&checkpoint, &all, &random_folds(&config), &Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("FfnDown(0), which is rotated"), "{error}");
+    }
+    assert!(untied > 0, "no case has a tied head");
+}
+
+/// Every architecture rotated and smoothed, written with weights of 8 bits, and loaded: norms, biases, tied heads, layers left in full precision.
+#[test]
+fn rotated_directories_load() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let facts: Value = serde_json::from_slice(&std::fs::read(golden.join("architectures.json")).unwrap()).unwrap();
+    let tokens: Vec<u32> = (0..96u32).map(|i| (i * i * 7 + i * 3 + 1) % 64).collect();
+    let set = CalibrationSet {
+        sequences: vec![tokens.clone(); 4],
+        seq_len: 96,
+        starts_with_bos: false,
+        text_name: "tokens".into(),
+        text_sha256: String::new(),
+        text_tokens: 96,
+        wanted: 4,
+    };
+    for (case, fact) in facts["cases"].as_object().unwrap() {
+        let json = &fact["config"];
+        let config = ModelConfig::from_config_json(json, Path::new(case)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        write_hf(&source, json, &weights(&config, json));
+        let logits = |path: &Path| {
+            let model = Model::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
+            let mut cache = model.new_cache_with_limit(96).unwrap();
+            let logits = model.forward(&tokens, &mut cache, LogitRows::All).unwrap();
+            logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let plain = logits(&source);
+        let squares = |v: &[f32]| v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+        let options = gptq::Options::new(gptq::Bits::new(8).unwrap(), None);
+        let mut plan = LayerwisePlan::new(Rounding::Nearest(options), None);
+        let w8a16 = W8A8 { activations: None, ..W8A8::dynamic(EightBitCode::Int8) };
+        plan.layout = Layout::EightBit(w8a16);
+        plan.rules = vec![gptq::checkpoint::DynamicRule::skip(r".*\.0\.(mlp\.down|self_attn\.v)_proj").unwrap()];
+        for (index, (rotation, smooth)) in [
+            (Rotation::None, None),
+            (Rotation::None, Some(SmoothOptions::fixed(0.5))),
+            (Rotation::Folded, Some(SmoothOptions::fixed(0.5))),
+            (Rotation::WithDown, None),
+            (Rotation::WithDown, Some(SmoothOptions::fixed(0.3))),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            (plan.rotation, plan.smooth) = (rotation, smooth);
+            let out = dir.path().join(index.to_string());
+            quantize_model(&source, &out, &plan, Some(&set), &mut |_| ControlFlow::Continue(())).unwrap();
+            let found = logits(&out);
+            let difference: Vec<f32> = plain.iter().zip(&found).map(|(a, b)| a - b).collect();
+            let off = (squares(&difference) / squares(&plain)).sqrt();
+            assert!(off > 1e-5 && off < 0.05, "{case}, {rotation:?}, {:?}: {off}", plan.smooth);
+        }
     }
 }
 

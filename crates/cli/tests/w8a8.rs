@@ -186,7 +186,16 @@ fn skipped_and_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let text = text(dir.path());
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let options = ["--scheme", "int8", "--activations", "static", "--skip", r".*\.1\.mlp\.down_proj"];
+    let options = [
+        "--scheme",
+        "int8",
+        "--activations",
+        "static",
+        "--smooth",
+        "--rotate=full",
+        "--skip",
+        r".*\.1\.(mlp\.down|self_attn\.v)_proj",
+    ];
     let calibrated = ["--calibration", &text, "--samples", "16", "--seq-len", "128"];
     let args = |target: &str| {
         [&["w8a8", MODEL, target, "--json"][..], &options, &calibrated]
@@ -197,9 +206,11 @@ fn skipped_and_resumed() {
     };
     let run = |target: &str| json(&args(target).iter().map(String::as_str).collect::<Vec<_>>());
     let whole = run(&path("whole"));
-    assert_eq!(whole["tensors"].as_array().unwrap().len(), 41);
-    let facts = &json(&["inspect", &path("whole"), "--json"])["compressed_tensors"];
-    assert!(facts["loads_in"]["vllm"].as_str().unwrap().starts_with("yes"), "{facts}");
+    assert_eq!(whole["tensors"].as_array().unwrap().len(), 40);
+    // Of the layers that are skipped, rotated as the others, too.
+    let of = ["perplexity", &path("whole"), &text, "--ctx", "128", "--chunks", "4", "--base", MODEL, "--json"];
+    let kl = json(&[&of[..], &["--activations", "f32"]].concat())["kl"]["mean"].as_f64().unwrap();
+    assert!(kl < 2e-3, "{kl}");
 
     let target = path("cut");
     let cut = args(&target);
@@ -232,13 +243,68 @@ fn skipped_and_resumed() {
     assert!(bytes("whole") == bytes("cut"));
 }
 
+/// Scales and rotations leave a model that 8 bits hold as well; what is done while the model runs is said to readers.
+#[test]
+fn smoothed_and_rotated() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = text(dir.path());
+    let calibrated = ["--calibration", &text, "--samples", "8", "--seq-len", "64", "--json"];
+    let cases: [(&[&str], bool, bool); 6] = [
+        (&["--scheme", "int8", "--smooth"], false, false),
+        (&["--scheme", "int8", "--weights", "rtn", "--smooth=0.5"], false, false),
+        (&["--scheme", "int8", "--weights", "rtn", "--rotate"], true, false),
+        (&["--scheme", "int8", "--rotate=full"], true, true),
+        (&["--scheme", "fp8", "--rotate=folded", "--smooth"], true, false),
+        (&["--scheme", "int8", "--weights", "rtn", "--rotate=full", "--smooth=0.5"], true, true),
+    ];
+    for (index, (options, rotated, while_running)) in cases.into_iter().enumerate() {
+        let target = dir.path().join(index.to_string());
+        let path = target.to_str().unwrap();
+        let report = json(&[&["w8a8", MODEL, path][..], options, &calibrated].concat());
+        let smoothed = report["smoothed_inputs"].as_u64().unwrap();
+        match options.last() {
+            Some(&"--smooth=0.5") => assert_eq!(smoothed, if while_running { 18 } else { 24 }, "{options:?}"),
+            Some(&"--smooth") => assert!(smoothed <= 24, "{options:?}"),
+            _ => assert_eq!(smoothed, 0, "{options:?}"),
+        }
+        let config: Value = serde_json::from_slice(&std::fs::read(target.join("config.json")).unwrap()).unwrap();
+        let group = &config["quantization_config"]["transform_config"]["config_groups"]["R4"];
+        assert_eq!(group["head_dim"], if while_running { json!(128) } else { Value::Null });
+        // The weights of norms are in the linears behind them.
+        let bytes = std::fs::read(target.join("model.safetensors")).unwrap();
+        let norm = &header(&target)["model.norm.weight"];
+        let one: &[u8] = match norm["dtype"].as_str().unwrap() {
+            "F16" => &[0, 0x3c],
+            "BF16" => &[0x80, 0x3f],
+            _ => &[0, 0, 0x80, 0x3f],
+        };
+        let head = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let at = |i: usize| head + norm["data_offsets"][i].as_u64().unwrap() as usize;
+        assert_eq!(bytes[at(0)..at(1)].chunks(one.len()).all(|value| value == one), rotated, "{options:?}");
+        let loads = &json(&["inspect", path, "--json"])["compressed_tensors"]["loads_in"];
+        let word = if while_running { "wrongly: the rotation R4" } else { "yes" };
+        assert!(loads["transformers"].as_str().unwrap().starts_with(word), "{loads}");
+        let of = ["perplexity", path, &text, "--ctx", "128", "--chunks", "8", "--base", MODEL, "--json"];
+        let kl = json(&of)["kl"]["mean"].as_f64().unwrap();
+        println!("{options:?}: mean KL {kl:.2e}, {smoothed} inputs smoothed");
+        assert!(kl > 1e-5 && kl < if options.contains(&"fp8") { 5e-3 } else { 2e-3 }, "{options:?}: {kl}");
+        if while_running {
+            let (code, error) = fails(&["convert", path, dir.path().join("x.gguf").to_str().unwrap()]);
+            assert!(code == 1 && error.contains("which GGUF has no place for"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let text = text(dir.path());
     let target = dir.path().join("out").to_str().unwrap().to_owned();
     let calibrated = ["--calibration", &text, "--samples", "8", "--seq-len", "64"];
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 12] = [
+        (&["--scheme", "int8", "--smooth=2"], "0 to 1"),
+        (&["--scheme", "int8", "--smooth=nan"], "0 to 1"),
+        (&["--scheme", "int8", "--rotate=all"], "all"),
         (&[], "--scheme"),
         (&["--scheme", "int4"], "int4"),
         (&["--scheme", "fp8", "--asymmetric"], "FP8 has no zero points"),
@@ -254,7 +320,11 @@ fn what_makes_no_sense_is_refused_in_one_line() {
         let lines: Vec<&str> = error.lines().filter(|line| !line.starts_with("warning")).collect();
         assert!(code == 2 && lines.len() == 1 && error.contains(expected), "{code} {error}");
     }
-    for options in [&["--scheme", "int8"][..], &["--scheme", "fp8", "--weights", "rtn", "--activations", "static"]] {
+    for options in [
+        &["--scheme", "int8"][..],
+        &["--scheme", "fp8", "--weights", "rtn", "--activations", "static"],
+        &["--scheme", "int8", "--weights", "rtn", "--smooth"],
+    ] {
         let (code, error) = fails(&[&["w8a8", MODEL, &target][..], options].concat());
         assert!(code == 2 && error.contains("--calibration"), "{code} {error}");
     }

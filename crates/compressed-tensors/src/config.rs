@@ -1,5 +1,6 @@
 //! `quantization_config` of config.json.
 
+use super::transform::{self, InputHadamard};
 use super::{
     CheckpointError, EightBitSpec, Format, NumberType, QuantArgs, Result, StaticScales, Strategy, Target, eight_bit,
 };
@@ -28,6 +29,8 @@ pub struct Config {
     pub groups: Vec<ConfigGroup>,
     /// Modules in full precision.
     pub ignore: Vec<Target>,
+    /// Rotations of inputs while the model runs.
+    pub transforms: Vec<InputHadamard>,
     /// Release of the library that wrote it, or what else did.
     pub version: Option<String>,
 }
@@ -76,6 +79,7 @@ impl Config {
             format: Format::PackQuantized,
             groups: vec![ConfigGroup::packed("group_0", vec![Target::linear()], bits, group_size, symmetric)],
             ignore: vec![Target::Name("lm_head".into())],
+            transforms: Vec::new(),
             version: None,
         }
     }
@@ -87,6 +91,7 @@ impl Config {
             format: eight_bit::format(spec.code),
             groups: vec![group],
             ignore: vec![Target::Name("lm_head".into())],
+            transforms: Vec::new(),
             version: None,
         }
     }
@@ -95,7 +100,7 @@ impl Config {
     ///
     /// # Errors
     /// [`CheckpointError::Config`] for a key that is missing or impossible; [`CheckpointError::Unsupported`] for another quantization method, weights
-    /// that are not compressed, sparsity, transforms (rotations), and a quantized KV cache or output.
+    /// that are not compressed, sparsity, transforms while running other than Hadamard's of inputs, and a quantized KV cache or output.
     pub fn from_json(json: &Value) -> Result<Self> {
         let Value::Object(map) = json else { return Err(wrong("quantization config", "an object", json)) };
         let keys = Keys { map, path: "" };
@@ -105,7 +110,7 @@ impl Config {
         if let Some(status) = keys.text("quantization_status")?.filter(|s| *s != "compressed") {
             return Err(unsupported("quantization_status", status, "compressed"));
         }
-        for key in ["sparsity_config", "transform_config", "kv_cache_scheme", "moe_sparsity_config"] {
+        for key in ["sparsity_config", "kv_cache_scheme", "moe_sparsity_config"] {
             let value = keys.get(key).filter(|v| v.as_object().is_none_or(|o| !o.is_empty()));
             let dense = |v: &Value| key == "sparsity_config" && v.get("format").is_some_and(|f| f == "dense");
             if let Some(value) = value.filter(|v| !dense(v)) {
@@ -140,6 +145,7 @@ impl Config {
                 .map(|(name, group)| ConfigGroup::from_json(name, group, count))
                 .collect::<Result<_>>()?,
             ignore: list("ignore", ignored, count)?,
+            transforms: transform::from_json(keys.get("transform_config"))?,
             version: keys.text("version")?.map(str::to_owned),
         })
     }
@@ -168,9 +174,23 @@ impl Config {
             "ignore": texts(&self.ignore),
             "config_groups": self.groups.iter().map(group).collect::<Map<_, _>>(),
             "sparsity_config": {},
-            "transform_config": {},
+            "transform_config": transform::to_json(&self.transforms),
             "version": maker,
         })
+    }
+
+    /// Whether what a linear layer reads is to be rotated while the model runs; then the size of a block, `None` for the whole row.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unsupported`] for more than one rotation.
+    pub fn input_rotation(&self, module: &str) -> Result<Option<Option<usize>>> {
+        let mut found = self.transforms.iter().filter(|t| t.matches(module));
+        let first = found.next();
+        if let (Some(first), Some(second)) = (first, found.next()) {
+            let found = format!("{} and {} of {module}", first.name, second.name);
+            return Err(unsupported("transform_config", &found, "one rotation of an input"));
+        }
+        Ok(first.map(|t| t.block))
     }
 
     /// The group that a linear layer belongs to; `None` if it is left in full precision.
@@ -434,7 +454,7 @@ mod tests {
             (json!({"format": null}), &["`format`", "a string"]),
             (json!({"config_groups": []}), &["`config_groups`", "an object"]),
             (json!({"config_groups": {"g": 1}}), &["`config_groups: g`"]),
-            (json!({"transform_config": {"r": 1}}), &["`transform_config`", "none is"]),
+            (json!({"transform_config": {"r": 1}}), &["`transform_config`", "config_groups"]),
             (json!({"sparsity_config": {"format": "sparse-24"}}), &["`sparsity_config`", "sparse-24"]),
             (json!({"kv_cache_scheme": {"num_bits": 8}}), &["`kv_cache_scheme`"]),
             (json!({"ignore": "lm_head"}), &["`ignore`", "a list"]),

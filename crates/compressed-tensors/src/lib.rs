@@ -40,6 +40,7 @@ mod loads_in;
 mod module;
 mod scheme;
 mod target;
+mod transform;
 
 pub use config::{Config, ConfigGroup, ModuleSpec, Storage};
 pub use eight_bit::{ActivationSpec, EightBitModule, EightBitSpec, InputScales, StaticScales, StoredEightBit};
@@ -48,6 +49,7 @@ pub use module::{PackedModule, ScaleType, StoredModule};
 pub use quant_core::checkpoint::{CheckpointError, DType, LoadsIn, PackedTensor, Result, StoredTensor, Verdict};
 pub use scheme::{Format, NumberType, QuantArgs, Strategy};
 pub use target::Target;
+pub use transform::InputHadamard;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

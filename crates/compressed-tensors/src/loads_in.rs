@@ -36,6 +36,10 @@ fn transformers(config: &Config, modules: &[ModuleFacts], dense: &[&str]) -> Ver
     if let Some(name) = dense.iter().find(|name| config.group(name).is_some_and(|g| g.weights.is_some())) {
         return refuses(format!("{name} is in full precision, which `ignore` does not say"));
     }
+    if let Some(transform) = config.transforms.first() {
+        let why = format!("the rotation {} of inputs is not done (`transform_config` is not read)", transform.name);
+        return Verdict::Misreads { why };
+    }
     let mut rounds = false;
     for m in modules {
         let spec = match m.storage {

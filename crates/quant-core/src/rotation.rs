@@ -3,6 +3,8 @@
 //! `H_n = (1/sqrt n) [[H, H], [H, -H]]`, Sylvester's order. It is its own inverse and keeps inner products, so a rotated key may be multiplied with a
 //! rotated query. As a preparation for rounding: QuaRot, arXiv 2404.00456.
 
+use rayon::prelude::*;
+
 /// A width no power of two divides is cut into blocks that are: `96 = 64 + 32`, each rotated by itself.
 ///
 /// ```
@@ -26,6 +28,16 @@ impl Rotation {
     /// For rows of `width` values, in blocks of at most `largest`, which is rounded down to a power of two (0 and 1: no rotation).
     pub fn new(width: usize, largest: usize) -> Self {
         Self { width, largest: floor_power_of_two(largest) }
+    }
+
+    /// Blocks of one size: the largest power of two that divides `width`, at most `largest` rounded down to one.
+    pub fn dividing(width: usize, largest: usize) -> Self {
+        Self::new(width, largest.min(1usize.checked_shl(width.trailing_zeros()).unwrap_or(1)))
+    }
+
+    /// Values of the largest block.
+    pub fn block(&self) -> usize {
+        self.largest.max(1).min(floor_power_of_two(self.width).max(1))
     }
 
     /// Values of a row.
@@ -64,6 +76,43 @@ impl Rotation {
             hadamard(head);
             rest = tail;
         }
+    }
+
+    /// Rotates every row of a matrix of `width` columns in place.
+    ///
+    /// # Panics
+    /// If `values` is not whole rows.
+    pub fn apply_to_rows(&self, values: &mut [f32]) {
+        if self.is_identity() {
+            return;
+        }
+        assert!(values.len().is_multiple_of(self.width), "{} values in rows of {}", values.len(), self.width);
+        values.par_chunks_mut(self.width).for_each(|row| self.apply(row));
+    }
+
+    /// Rotates every column of a matrix of `width` rows and `columns` columns (row-major) in place.
+    ///
+    /// # Panics
+    /// If `values` is not `width * columns` long.
+    pub fn apply_to_columns(&self, values: &mut [f32], columns: usize) {
+        assert_eq!(Some(values.len()), self.width.checked_mul(columns), "{} rows of {columns}", self.width);
+        if self.is_identity() || columns == 0 {
+            return;
+        }
+        let mut blocks = Vec::new();
+        let mut rest = values;
+        for block in self.blocks() {
+            let (head, tail) = rest.split_at_mut(block * columns);
+            blocks.push((head, block));
+            rest = tail;
+        }
+        blocks.into_par_iter().for_each(|(rows, block)| {
+            for h in (0..block.trailing_zeros()).map(|log| 1 << log) {
+                stage(rows, h * columns);
+            }
+            let scale = 1.0 / (block as f32).sqrt();
+            rows.iter_mut().for_each(|v| *v *= scale);
+        });
     }
 }
 
@@ -160,8 +209,33 @@ mod tests {
             rotation.apply(&mut twice);
             assert!(x.iter().zip(&twice).all(|(a, b)| (a - b).abs() < 1e-5), "{width} in blocks of {largest}");
         }
+        for (width, largest, block) in
+            [(896, 128, 128), (4864, 256, 256), (4864, 512, 256), (96, 128, 32), (7, 128, 1), (64, 0, 1), (0, 8, 1)]
+        {
+            let rotation = Rotation::dividing(width, largest);
+            assert_eq!(rotation.block(), block, "{width} in blocks of at most {largest}");
+            assert!(rotation.blocks().all(|b| b == block));
+        }
         let mut x = row(32);
         Rotation::new(32, 0).apply(&mut x);
         assert_eq!(x, row(32));
+    }
+
+    #[test]
+    fn matrices_rotate_on_either_side() {
+        for (width, largest, others) in [(12, 8, 5), (64, 16, 3), (5, 8, 2), (8, 8, 0), (6, 1, 4)] {
+            let rotation = Rotation::new(width, largest);
+            let matrix = row(width * others);
+            let mut columns = matrix.clone();
+            rotation.apply_to_columns(&mut columns, others);
+            let mut transposed: Vec<f32> =
+                (0..others).flat_map(|c| (0..width).map(move |r| r * others + c)).map(|i| matrix[i]).collect();
+            rotation.apply_to_rows(&mut transposed);
+            for r in 0..width {
+                for c in 0..others {
+                    assert!((columns[r * others + c] - transposed[c * width + r]).abs() < 1e-5, "{width} {largest}");
+                }
+            }
+        }
     }
 }

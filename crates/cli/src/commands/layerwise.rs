@@ -140,7 +140,7 @@ fn modules_table(modules: &[ModuleReport]) -> String {
 fn to_json(report: &LayerwiseReport) -> serde_json::Value {
     json!({
         "out": report.out, "bytes": report.bytes, "bits_per_weight": report.bits_per_weight, "seconds": report.seconds,
-        "resumed_layers": report.resumed_layers,
+        "resumed_layers": report.resumed_layers, "smoothed_inputs": report.smoothed_inputs,
         "tensors": report.modules.iter().map(ModuleReport::to_json).collect::<Vec<_>>(),
     })
 }

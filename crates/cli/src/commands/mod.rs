@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod activations;
 mod awq;
 mod bench;
 mod calibrate;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Gptq(Box<gptq::Args>),
     Awq(Box<awq::Args>),
     W8a8(Box<w8a8::Args>),
+    Activations(activations::Args),
     Perplexity(perplexity::Args),
     Run(Box<run::Args>),
     Bench(bench::Args),
@@ -56,6 +58,7 @@ impl Command {
             Self::Gptq(args) => args.run(),
             Self::Awq(args) => args.run(),
             Self::W8a8(args) => args.run(),
+            Self::Activations(args) => args.run(),
             Self::Perplexity(args) => args.run(),
             Self::Run(args) => args.run(),
             Self::Bench(args) => args.run(),

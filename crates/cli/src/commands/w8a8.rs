@@ -6,7 +6,9 @@ use clap::ValueEnum;
 use gptq::{Bits, Options, ScaleSearch};
 use quant_core::activation::{ActivationGrid, RangeMethod};
 use quant_core::eight_bit::EightBitCode;
-use quant_runtime::layerwise::{ActivationSpec, InputScales, LayerwisePlan, Layout, Rounding, W8A8};
+use quant_runtime::layerwise::{
+    ActivationSpec, InputScales, LayerwisePlan, Layout, Rotation, Rounding, SmoothOptions, W8A8,
+};
 use std::path::PathBuf;
 
 /// Quantize a model to 8-bit weights that are multiplied with 8-bit activations (W8A8), a directory that vLLM and transformers load.
@@ -40,6 +42,14 @@ pub(crate) struct Args {
     /// With --range percentile: percent of the values that are spanned.
     #[arg(long, value_name = "P", default_value_t = 99.99)]
     percentile: f64,
+    /// Divide large channels of activations and multiply the weights that read them (SmoothQuant; needs --calibration): by a strength for each group of
+    /// layers that is searched on the text and has to help on a part of it that was kept back; or by this strength everywhere, 0 to 1.
+    #[arg(long, value_name = "STRENGTH", num_args = 0..=1, require_equals = true, default_missing_value = "search", value_parser = parse_smooth)]
+    smooth: Option<Smooth>,
+    /// Rotate the model, which spreads large values of single channels over many (QuaRot). folded: what the weights can hold, so that the directory loads
+    /// everywhere. full: what down_proj reads too, while the model runs; vLLM and quant do that, transformers 5 does not and runs such a model wrongly.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "folded")]
+    rotate: Option<Rotate>,
     /// Added to the Hessian's diagonal, as a part of its mean; raised where that is too little.
     #[arg(long, default_value_t = 0.01)]
     damp: f64,
@@ -72,6 +82,26 @@ enum Range {
     Max,
     Percentile,
     Mse,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+enum Rotate {
+    Folded,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Smooth {
+    Search,
+    Strength(f64),
+}
+
+fn parse_smooth(text: &str) -> Result<Smooth, String> {
+    match text.parse::<f64>() {
+        _ if text == "search" => Ok(Smooth::Search),
+        Ok(strength) if (0.0..=1.0).contains(&strength) => Ok(Smooth::Strength(strength)),
+        _ => Err("a strength from 0 to 1".to_owned()),
+    }
 }
 
 impl Args {
@@ -111,6 +141,15 @@ impl Args {
         };
         let mut plan = LayerwisePlan::new(rounding, None);
         plan.layout = Layout::EightBit(W8A8 { code, activations: Some(ActivationSpec { grid, scales }), range });
+        plan.smooth = self.smooth.map(|smooth| match smooth {
+            Smooth::Search => SmoothOptions::default(),
+            Smooth::Strength(strength) => SmoothOptions::fixed(strength),
+        });
+        plan.rotation = match self.rotate {
+            None => Rotation::None,
+            Some(Rotate::Folded) => Rotation::Folded,
+            Some(Rotate::Full) => Rotation::WithDown,
+        };
         plan.rules = self.output.skip.clone();
         layerwise::run("w8a8", plan, &self.model, &self.out, &self.calibration, &self.output, 512)
     }

@@ -14,6 +14,12 @@ use std::borrow::Cow;
 /// A quantized module as the tensor `name`; its matrix is looked at once, to see which blocks hold it.
 pub(super) fn tensor(modules: &PackedModules<'_>, module: &str, name: String, order: RowOrder) -> Result<SourceTensor> {
     let matrix = matrix(modules, module)?;
+    if modules.input_rotation(module, matrix.shape()[1])?.is_some() {
+        let file = modules.config_file().display();
+        return Err(Error::Unsupported(format!(
+            "{file}: a rotation of what `{module}` reads, which GGUF has no place for"
+        )));
+    }
     let kept = affine(&matrix).and_then(|affine| Ok((block_type(&affine)?, affine)));
     let (stored, ty, as_blocks) = match kept {
         Ok((ty, affine)) => {

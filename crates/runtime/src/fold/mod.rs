@@ -14,11 +14,17 @@
 //! its scales. `down` reads `silu(gate) · up`, linear in up. q and k norms (Qwen3) stand behind q and k, whose outputs do not change. This is AWQ's
 //! transform (arXiv 2306.00978, section 3.2) and SmoothQuant's (arXiv 2211.10438, section 4), the one place that knows what feeds what.
 
+//!
+//! Rotations are the other map: [`Rotations`]. Where both are used, the scales are those of the rotated model.
+
 mod exact;
 mod file;
+mod rotation;
 mod tensors;
 
 pub(crate) use exact::divide_stored;
+pub(crate) use rotation::TensorRotation;
+pub use rotation::{LARGEST_BLOCK, Rotations};
 pub use tensors::TensorFold;
 
 use crate::model::LinearSite;
@@ -86,6 +92,12 @@ impl Folds {
     pub(crate) fn extend(&mut self, other: Self) {
         self.heads = self.heads.or(other.heads);
         self.scales.extend(other.scales);
+    }
+
+    /// The scales of one layer's inputs.
+    pub(crate) fn of_layer(&self, l: usize) -> Self {
+        let scales = self.scales.iter().filter(|(site, _)| site.layer() == Some(l));
+        Self { scales: scales.map(|(site, scales)| (*site, scales.clone())).collect(), heads: self.heads }
     }
 
     /// The inputs that have scales.

@@ -5,7 +5,7 @@ use super::plan::{LayerwisePlan, Module, Modules, Rounding};
 use super::progress::Meter;
 use super::report::ModuleReport;
 use super::scales::Judges;
-use super::{round_awq, scales};
+use super::{round_awq, scales, transformed};
 use crate::Result;
 use crate::checkpoint::ModuleMatrix;
 use crate::fold::Folds;
@@ -23,6 +23,8 @@ pub(super) struct LayerRun<'a> {
     pub(super) modules: &'a Modules,
     /// Hidden state of each sequence, `[tokens, hidden]`.
     pub(super) hidden: Vec<Vec<f32>>,
+    /// Scales that were found beforehand.
+    pub(super) smoothing: Folds,
 }
 
 /// A layer's result.
@@ -31,8 +33,10 @@ pub(super) struct QuantizedLayer {
     pub(super) matrices: Vec<(String, ModuleMatrix)>,
     /// Biases that scales were folded into, by module.
     pub(super) biases: HashMap<String, Vec<f32>>,
-    /// Norms that scales were folded into.
+    /// Norms that AWQ's scales were folded into.
     pub(super) norms: Vec<OwnedTensor>,
+    /// Other tensors that rotations or scales changed, by the directory's name.
+    pub(super) changed: Vec<(String, Vec<f32>)>,
     pub(super) folds: Folds,
     pub(super) reports: Vec<ModuleReport>,
 }
@@ -45,13 +49,13 @@ impl<'a> LayerRun<'a> {
         sequences: &[Vec<u32>],
     ) -> Result<Self> {
         let hidden = sequences.iter().map(|tokens| walk.embed(tokens)).collect::<Result<_>>()?;
-        Ok(Self { walk, plan, modules, hidden })
+        Ok(Self { walk, plan, modules, hidden, smoothing: Folds::new() })
     }
 
     /// Quantizes a layer. The sequences go on through it if `goes_on`: through the quantized weights where errors are fed back, as GPTQ does it, else through
     /// the weights as they are, as AWQ does it.
     pub(super) fn quantize(&mut self, l: usize, goes_on: bool, meter: &mut Meter<'_>) -> Result<QuantizedLayer> {
-        let mut layer = QuantizedLayer::default();
+        let mut layer = QuantizedLayer { folds: self.smoothing.of_layer(l), ..QuantizedLayer::default() };
         let awq = match self.plan.rounding {
             Rounding::Awq(awq) => Some(awq),
             _ => None,
@@ -85,6 +89,8 @@ impl<'a> LayerRun<'a> {
                 self.run_sequential(l, super::sequential::Weights::New(&mut layer), goes_on, meter)?;
             }
         }
+        self.walk.set_folds(layer.folds.clone());
+        transformed::add(&self.walk, self.modules, l, &mut layer)?;
         Ok(layer)
     }
 

@@ -1,5 +1,7 @@
 //! A whole model, a Hugging Face directory to a quantized one, layer by layer: one pipeline, the methods as parts.
 //!
+//! Before all else the model may be rotated and smoothed ([`crate::fold`]): what follows sees the model that came of it.
+//!
 //! For each decoder layer, in turn:
 //! 1. If AWQ's scales or clips are asked for, the calibration sequences run through the layer as it is, and every linear's input is seen once. One sequence
 //!    in four is kept back: what is fitted to the others must hold on it. Scales are folded into the norms and linears around ([`crate::fold`]).
@@ -31,6 +33,7 @@
 
 mod block_loss;
 mod gptq_judge;
+mod inspect;
 mod layer;
 mod observe;
 mod plan;
@@ -40,13 +43,19 @@ mod round_awq;
 mod round_gptq;
 mod scales;
 mod search_only;
+mod seen;
 mod sequential;
+mod smoothing;
 mod statistics;
+mod transformed;
 
-pub use plan::{ActivationSpec, AwqRounding, InputScales, LayerwisePlan, Layout, Rounding, W8A8};
+pub use activation_quant::SmoothOptions;
+pub use inspect::{InputReport, SchemeErrors, inspect_activations};
+pub use plan::{ActivationSpec, AwqRounding, InputScales, LayerwisePlan, Layout, Rotation, Rounding, W8A8};
 pub use progress::Progress;
 pub use report::{LayerwiseReport, ModuleReport};
 pub use search_only::search_awq_scales;
+pub use smoothing::{Smoothed, SmoothedInput, search_smoothing};
 
 use crate::calibrate::CalibrationSet;
 use crate::fold::Folds;
@@ -83,22 +92,45 @@ pub fn quantize_model(
         return Err(Error::Usage(format!("{}: a directory with safetensors is needed", source.display())));
     };
     let config = checkpoint.config()?;
-    let walk = LayerWalk::new(&checkpoint, &config)?;
+    let mut walk = LayerWalk::new(&checkpoint, &config)?;
+    let rotations = plan.rotation.of(&config);
+    walk.set_rotations(rotations);
     let modules = plan.modules(&walk, source)?;
-    let sequences = match plan.calibrates() {
+    let calibration = match plan.calibrates() {
         true => calibration_sequences(&config, set)?,
         false => &[],
     };
+    let sequences = if plan.runs_sequences() { calibration } else { &[] };
     let options = WriteOptions {
         overwrite: plan.overwrite,
         resume: plan.resume,
         fingerprint: plan.fingerprint(set),
         ..WriteOptions::default()
     };
-    let mut writer = PackedDirWriter::create(dir.clone(), out, plan.packed_config()?, &options)?;
+    let mut writer = PackedDirWriter::create(dir.clone(), out, plan.packed_config(&rotations)?, &options)?;
     let layers = config.num_layers;
-    let mut meter = Meter::new(&config, plan, sequences, progress);
+    let smoothing = match (&plan.smooth, set) {
+        (Some(options), Some(set)) => {
+            let kept = writer.scratch(SMOOTHING_FILE);
+            let mut of_all = |done: f64| progress(Progress { done: done * SMOOTHING_SHARE, layer: 0 });
+            match kept.exists() {
+                true => Folds::load(&config, &kept)?,
+                false => {
+                    let found =
+                        search_smoothing(&checkpoint, &rotations, options, plan.row_limit, set, &mut of_all)?.folds;
+                    found.save(&config, &kept)?;
+                    found
+                }
+            }
+        }
+        _ => Folds::new(),
+    };
+    let smoothed_inputs = smoothing.sites().count();
+    let before = if plan.smooth.is_some() { SMOOTHING_SHARE } else { 0.0 };
+    let mut progress = |p: Progress| progress(Progress { done: before + (1.0 - before) * p.done, ..p });
+    let mut meter = Meter::new(&config, plan, sequences, &mut progress);
     let mut run = LayerRun::new(walk, plan, &modules, sequences)?;
+    run.smoothing = smoothing;
     let mut reports = Vec::new();
     let resumed = (0..layers).take_while(|&l| writer.is_done(l as u32)).count();
     for l in 0..layers {
@@ -117,7 +149,7 @@ pub fn quantize_model(
             if goes_on {
                 let folds = match plan.scales {
                     Some(_) => Folds::load(&config, &writer.scratch(&scales_file(l)))?,
-                    None => Folds::new(),
+                    None => run.smoothing.of_layer(l),
                 };
                 let matrices = writer.matrices(l as u32)?;
                 run.pass_through(l, &matrices, folds, &mut meter)?;
@@ -130,12 +162,24 @@ pub fn quantize_model(
             part.module(module, matrix, done.biases.get(module).map(Vec::as_slice))?;
         }
         done.norms.into_iter().for_each(|norm| part.dense(norm));
+        for (name, values) in &done.changed {
+            part.replace(name, values, None)?;
+        }
         if plan.scales.is_some() {
             // Before the layer counts as finished.
             done.folds.save(&config, &writer.scratch(&scales_file(l)))?;
         }
         writer.commit(part, &report::to_note(&done.reports))?;
         reports.extend(done.reports);
+    }
+    if rotations.unties() {
+        let index = layers as u32;
+        if !writer.is_done(index) {
+            let mut part = writer.part(index);
+            transformed::outside_layers(&run.walk)?.into_iter().for_each(|tensor| part.dense(tensor));
+            writer.commit(part, "")?;
+        }
+        writer.set_config_key("tie_word_embeddings", false.into());
     }
     let written = writer.finish()?;
     let weights: u64 = dir.entries().map(|e| e.shape.iter().map(|&d| d as u64).product::<u64>()).sum();
@@ -144,10 +188,17 @@ pub fn quantize_model(
         bits_per_weight: written.bytes as f64 * 8.0 / weights.max(1) as f64,
         out: written.path,
         modules: reports,
+        smoothed_inputs,
         resumed_layers: resumed,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
+
+/// Where SmoothQuant's scales are kept until then.
+const SMOOTHING_FILE: &str = "smoothing.safetensors";
+
+/// The part of the work that finding them counts as.
+const SMOOTHING_SHARE: f64 = 0.3;
 
 /// Where a layer's scales are kept until the directory is finished.
 fn scales_file(l: usize) -> String {

@@ -46,21 +46,33 @@ pub(super) fn observe(
         let check = splits_back.then(|| statistics::empty(of_site));
         splits.insert(site, Split { fit: statistics::empty(of_site), check });
     }
+    see_inputs(walk, l, hidden, carry, &mut |index, site, input, _| {
+        let Some(split) = splits.get_mut(&site) else { return Ok(()) };
+        let of_site = modules.get(&site).map_or(&[][..], Vec::as_slice);
+        let stats = match &mut split.check {
+            Some(check) if index % KEPT_BACK == KEPT_BACK - 1 => check,
+            _ => &mut split.fit,
+        };
+        statistics::add(stats, of_site, row_limit, input)
+    })?;
+    Ok(splits)
+}
+
+/// Runs the sequences through layer `l` and shows every input to `see`: number of the sequence, site, input, and the residual stream at that place. The
+/// sequences go on through it if `carry`.
+pub(super) fn see_inputs(
+    walk: &LayerWalk<'_>,
+    l: usize,
+    hidden: &mut [Vec<f32>],
+    carry: bool,
+    see: &mut dyn FnMut(usize, LinearSite, &[f32], &[f32]) -> Result<()>,
+) -> Result<()> {
     let parts = walk.layer(l)?;
     let weights = Weights::load(walk, l)?;
     for (index, x) in hidden.iter_mut().enumerate() {
-        let mut see = |site: LinearSite, input: &[f32]| {
-            let Some(split) = splits.get_mut(&site) else { return Ok(()) };
-            let of_site = modules.get(&site).map_or(&[][..], Vec::as_slice);
-            let stats = match &mut split.check {
-                Some(check) if index % KEPT_BACK == KEPT_BACK - 1 => check,
-                _ => &mut split.fit,
-            };
-            statistics::add(stats, of_site, row_limit, input)
-        };
-        weights.forward(walk, &parts, l, x, carry, &mut see)?;
+        weights.forward(walk, &parts, l, x, carry, &mut |site, input, x| see(index, site, input, x))?;
     }
-    Ok(splits)
+    Ok(())
 }
 
 impl Weights {
@@ -77,18 +89,18 @@ impl Weights {
         l: usize,
         x: &mut Vec<f32>,
         carry: bool,
-        see: &mut dyn FnMut(LinearSite, &[f32]) -> Result<()>,
+        see: &mut dyn FnMut(LinearSite, &[f32], &[f32]) -> Result<()>,
     ) -> Result<()> {
         let start = (!carry).then(|| x.clone());
         let input = parts.attention_input(x)?;
-        see(LinearSite::AttentionInput(l), &input)?;
+        see(LinearSite::AttentionInput(l), &input, x)?;
         let mixed = parts.attention(walk, &self.qkv, &input)?;
-        see(LinearSite::AttentionOutput(l), &mixed)?;
+        see(LinearSite::AttentionOutput(l), &mixed, x)?;
         parts.add_attention(&self.o, &mixed, x)?;
         let input = parts.ffn_input(x)?;
-        see(LinearSite::FfnInput(l), &input)?;
+        see(LinearSite::FfnInput(l), &input, x)?;
         let gated = parts.gated(&self.gate_up, &input)?;
-        see(LinearSite::FfnDown(l), &gated)?;
+        see(LinearSite::FfnDown(l), &gated, x)?;
         match start {
             None => parts.add_ffn(&self.down, &gated, x)?,
             Some(start) => *x = start,

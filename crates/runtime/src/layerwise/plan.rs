@@ -3,10 +3,12 @@
 use super::observe::layer_sites;
 use crate::calibrate::CalibrationSet;
 use crate::checkpoint::{PackedConfig, hf_name};
+use crate::fold::Rotations;
 use crate::model::{LayerWalk, LinearSite};
-use crate::{Error, Result};
+use crate::{Error, ModelConfig, Result};
+use activation_quant::SmoothOptions;
 use awq::checkpoint::AwqConfig;
-use compressed_tensors::{Config, EightBitSpec, Target};
+use compressed_tensors::{Config, EightBitSpec, InputHadamard, Target};
 use gptq::checkpoint::{DynamicRule, GptqConfig, ModuleSpec, ZeroPoint, is_stored_width};
 use gptq::{Options, Order};
 use quant_core::activation::{ActivationGrid, RangeMethod};
@@ -37,6 +39,32 @@ pub struct AwqRounding {
     /// For q and k too. A softmax follows, of which the loss knows nothing.
     pub clip_qk: bool,
 }
+
+/// What is rotated ([`crate::fold::Rotations`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rotation {
+    /// Nothing.
+    #[default]
+    None,
+    /// What the weights can hold: the residual stream and values. The directory is as any other.
+    Folded,
+    /// What down reads too, while the model runs, as `transform_config` of compressed-tensors says.
+    WithDown,
+}
+
+impl Rotation {
+    /// Of a model.
+    pub fn of(self, config: &ModelConfig) -> Rotations {
+        match self {
+            Self::None => Rotations::none(),
+            Self::Folded => Rotations::folded(config),
+            Self::WithDown => Rotations::with_down(config),
+        }
+    }
+}
+
+/// The group of `transform_config` (QuaRot and SpinQuant count that rotation as the fourth).
+const DOWN_ROTATION: &str = "R4";
 
 /// How a directory stores quantized modules.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,6 +116,10 @@ pub struct LayerwisePlan {
     /// Search AWQ's scales before rounding, and fold them into the model. Of the options only `grid`, `grid_rows` and `margin` count; the grid is the
     /// module's.
     pub scales: Option<awq::Options>,
+    /// Rotate the model before all else.
+    pub rotation: Rotation,
+    /// Search SmoothQuant's scales of the rotated model, and fold them into it: instead of AWQ's.
+    pub smooth: Option<SmoothOptions>,
     /// Judge scales of q/k/v and gate/up by the output of attention and of the feed-forward part on up to four sequences that are kept back, instead of
     /// by the Gram loss of their linears, which knows nothing of softmax and SiLU. Slower.
     pub block_loss: bool,
@@ -151,6 +183,8 @@ impl LayerwisePlan {
         Self {
             rounding,
             scales,
+            rotation: Rotation::None,
+            smooth: None,
             block_loss: false,
             rules: Vec::new(),
             layout: Layout::Gptq(None),
@@ -163,6 +197,11 @@ impl LayerwisePlan {
 
     /// Whether calibration sequences are needed.
     pub fn calibrates(&self) -> bool {
+        self.smooth.is_some() || self.runs_sequences()
+    }
+
+    /// Whether they are run while layers are quantized.
+    pub(super) fn runs_sequences(&self) -> bool {
         match self.rounding {
             Rounding::Nearest(_) => self.scales.is_some() || self.static_inputs().is_some(),
             Rounding::Gptq(_) => true,
@@ -182,7 +221,25 @@ impl LayerwisePlan {
     ///
     /// # Errors
     /// [`Error::Usage`] for what the layout has no place for.
-    pub(super) fn packed_config(&self) -> Result<PackedConfig> {
+    pub(super) fn packed_config(&self, rotations: &Rotations) -> Result<PackedConfig> {
+        if self.smooth.is_some() && (self.scales.is_some() || matches!(self.rounding, Rounding::Awq(_))) {
+            return Err(Error::Usage("SmoothQuant's scales or AWQ's, not both".to_owned()));
+        }
+        let mut config = self.layout_config()?;
+        if let Some(rotation) = rotations.down() {
+            let PackedConfig::CompressedTensors(config) = &mut config else {
+                let why = "the layout has no place for a rotation while the model runs; compressed-tensors' has";
+                return Err(Error::Usage(why.to_owned()));
+            };
+            let target =
+                Target::new("rotation", "re:.*mlp\\.down_proj$", 1).map_err(|e| Error::Usage(e.to_string()))?;
+            let (name, block) = (DOWN_ROTATION.to_owned(), Some(rotation.block()));
+            config.transforms.push(InputHadamard { name, targets: vec![target], ignore: Vec::new(), block });
+        }
+        Ok(config)
+    }
+
+    fn layout_config(&self) -> Result<PackedConfig> {
         let config = self.config();
         match self.layout {
             Layout::Gptq(_) => {
@@ -281,7 +338,7 @@ impl LayerwisePlan {
             }
             _ => "rounded to nearest".to_owned(),
         };
-        let scales = (&self.scales, self.block_loss);
+        let scales = (&self.scales, self.block_loss, self.rotation, &self.smooth);
         format!("{:?} {:?}\n{scales:?}\n{:?}\n{:?}\n{tokens}", self.layout, self.rounding, self.rules, self.row_limit)
     }
 }

@@ -14,6 +14,8 @@ pub struct LayerwiseReport {
     pub bits_per_weight: f64,
     /// In the order in which they were quantized.
     pub modules: Vec<ModuleReport>,
+    /// Inputs that SmoothQuant's scales were folded in for.
+    pub smoothed_inputs: usize,
     /// Layers that an earlier run had finished.
     pub resumed_layers: usize,
     /// Of this run.

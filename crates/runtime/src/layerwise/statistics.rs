@@ -14,13 +14,22 @@ pub(super) fn empty(modules: &[Module]) -> InputStats {
 /// # Errors
 /// [`Error::NotFinite`], naming the modules that read them.
 pub(super) fn add(stats: &mut InputStats, modules: &[Module], row_limit: Option<f32>, x: &[f32]) -> Result<()> {
+    add_named(stats, &|| modules.iter().map(|m| m.name.clone()).collect(), row_limit, x)
+}
+
+/// As [`add`]; `names` are of what reads them.
+pub(super) fn add_named(
+    stats: &mut InputStats,
+    names: &dyn Fn() -> Vec<String>,
+    row_limit: Option<f32>,
+    x: &[f32],
+) -> Result<()> {
     let columns = stats.columns();
     let limited = row_limit.and_then(|limit| limit_rows(x, columns, limit));
     let x = limited.as_deref().unwrap_or(x);
-    stats.add(x, x.len() / columns.max(1), columns).map_err(|e| {
-        let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
-        Error::NotFinite(format!("inputs of {} ({e})", names.join(", ")))
-    })
+    stats
+        .add(x, x.len() / columns.max(1), columns)
+        .map_err(|e| Error::NotFinite(format!("inputs of {} ({e})", names().join(", "))))
 }
 
 /// The rows, those longer than `limit` medians of the squared norms shortened to that; `None` if none is.

@@ -1,7 +1,7 @@
 //! The forward pass: one definition for every device.
 
 use super::attention::Attention;
-use super::ops::gated_silu;
+use super::ops::{gated_silu, rotated};
 use super::{ActivationObserver, KvCache, LinearSite, LogitRows, Model};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -112,7 +112,10 @@ impl Model {
 
             let normed = layer.ffn_norm.forward(&x)?;
             observe(LinearSite::FfnInput(l), &normed)?;
-            let product = gated_silu(&self.backend, &layer.gate_up.forward(&self.backend, &normed)?)?;
+            let mut product = gated_silu(&self.backend, &layer.gate_up.forward(&self.backend, &normed)?)?;
+            if let Some(rotation) = layer.down_rotation {
+                product = rotated(&product, rotation)?;
+            }
             observe(LinearSite::FfnDown(l), &product)?;
             x = (x + layer.down.forward(&self.backend, &product)?)?;
         }

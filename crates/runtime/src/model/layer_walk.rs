@@ -9,10 +9,11 @@ use super::ops::{Backend, Norm};
 use super::rope::Rope;
 use super::weights::Loader;
 use super::{LinearSite, ModelConfig};
-use crate::fold::Folds;
+use crate::fold::{Folds, Rotations};
 use crate::{Checkpoint, Result};
 use candle_core::Device;
 use gguf_format::GgmlType;
+use quant_core::rotation::Rotation;
 use quant_kernels::{KvStore, Matrix, matmul, silu_mul};
 
 /// The parts of a model that stay as they are, and where its weights lie.
@@ -29,6 +30,7 @@ pub(crate) struct LayerParts {
     qk_norm: Option<QkNorm>,
     ffn_norm: Norm,
     biases: [Option<Vec<f32>>; 4],
+    down_rotation: Option<Rotation>,
 }
 
 /// Weights of linears that read the same input, one below the other, `[out_features, in_features]`.
@@ -59,6 +61,15 @@ impl<'a> LayerWalk<'a> {
         self.loader.set_folds(folds);
     }
 
+    /// What is loaded from now on is of the rotated model.
+    pub(crate) fn set_rotations(&mut self, rotations: Rotations) {
+        self.loader.set_rotations(rotations);
+    }
+
+    pub(crate) fn rotations(&self) -> &Rotations {
+        self.loader.rotations()
+    }
+
     pub(crate) fn config(&self) -> &ModelConfig {
         self.config
     }
@@ -72,10 +83,14 @@ impl<'a> LayerWalk<'a> {
         if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
             return Err(crate::Error::Usage(format!("token id {id}: the vocabulary has {vocab} tokens")));
         }
-        let weight = self.loader.matrix("token_embd.weight", vocab, hidden)?;
+        // Not the whole of it rotated, for a few rows.
+        let weight = self.loader.stored_matrix("token_embd.weight", vocab, hidden)?;
         let mut values = vec![0.0; tokens.len() * hidden];
         for (row, &id) in values.chunks_exact_mut(hidden).zip(tokens) {
             weight.row(id as usize, row)?;
+        }
+        if let Some(rotation) = self.rotations().residual() {
+            rotation.apply_to_rows(&mut values);
         }
         Ok(values)
     }
@@ -104,6 +119,29 @@ impl<'a> LayerWalk<'a> {
             weight.row(row, values)?;
         }
         Ok(values)
+    }
+
+    /// A matrix whose rows are transformed one by one (the embeddings, the head), in parts of some rows, each shown to `see`.
+    ///
+    /// # Errors
+    /// As [`LayerWalk::weight`], and what `see` returns.
+    pub(crate) fn rows(&self, gguf_name: &str, see: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        const ROWS: usize = 4096;
+        let (rows, cols) = (self.config.vocab_size, self.config.hidden_size);
+        let transform = self.loader.transform(gguf_name, cols)?;
+        let tied = gguf_name == "output.weight" && self.config.tied;
+        let weight = self.loader.stored_matrix(if tied { "token_embd.weight" } else { gguf_name }, rows, cols)?;
+        for first in (0..rows).step_by(ROWS) {
+            let mut values = vec![0.0; ROWS.min(rows - first) * cols];
+            for (row, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
+                weight.row(first + row, values)?;
+            }
+            if let Some((rotation, norm)) = &transform {
+                rotation.apply(cols, norm.as_deref(), &mut values);
+            }
+            see(&values)?;
+        }
+        Ok(())
     }
 
     /// The weights of all linears that read an input.
@@ -171,6 +209,7 @@ impl<'a> LayerWalk<'a> {
                 bias(LinearSite::FfnInput(l))?,
                 bias(LinearSite::FfnDown(l))?,
             ],
+            down_rotation: loader.input_rotation(&name("ffn_down.weight"), config.intermediate_size)?,
         })
     }
 }
@@ -209,6 +248,9 @@ impl LayerParts {
         let width = gate_up.out_features() / 2;
         let mut product = vec![0.0; both.len() / 2];
         silu_mul(&both, width, &mut product)?;
+        if let Some(rotation) = self.down_rotation {
+            rotation.apply_to_rows(&mut product);
+        }
         Ok(product)
     }
 

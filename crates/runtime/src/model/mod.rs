@@ -22,13 +22,14 @@ pub use config::{Architecture, ModelConfig, RopeConfig, RopeLayout, RopeScaling}
 pub use kv_cache::KvCache;
 pub(crate) use layer_walk::{DenseWeights, LayerParts, LayerWalk};
 
-use crate::fold::Folds;
+use crate::fold::{Folds, Rotations};
 use crate::{Checkpoint, Error, Result};
 use attention::QkNorm;
 use cache_choice::LayerFacts;
 use candle_core::{Device, Tensor};
 use kv_cache_quant::KvSpec;
 use ops::{Backend, Linear, Norm};
+use quant_core::rotation::Rotation;
 use rope::Rope;
 use std::sync::OnceLock;
 use weights::{Loader, Weight};
@@ -117,6 +118,8 @@ struct Layer {
     attention_output: Linear,
     ffn_norm: Norm,
     gate_up: Linear,
+    /// Of what down reads.
+    down_rotation: Option<Rotation>,
     down: Linear,
 }
 
@@ -127,7 +130,7 @@ impl Model {
     /// What [`Checkpoint::config`] refuses; a tensor that is missing, has another shape than the configuration says, a type that cannot be read, or
     /// (norms and biases) a value that is not finite; a tensor that the architecture does not have.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        Self::load_with(checkpoint, Backend::new(device), Folds::new())
+        Self::load_with(checkpoint, Backend::new(device), Rotations::none(), Folds::new())
     }
 
     /// Loads the model with scales folded in: it computes the same. Weights that scales go into are f32 in memory.
@@ -135,7 +138,20 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_folded(checkpoint: &Checkpoint, folds: &Folds, device: &Device) -> Result<Self> {
-        Self::load_with(checkpoint, Backend::new(device), folds.clone())
+        Self::load_with(checkpoint, Backend::new(device), Rotations::none(), folds.clone())
+    }
+
+    /// Loads the model rotated, and then with scales folded in: it computes the same. Most weights are f32 in memory.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; [`Error::Usage`] for scales of what down reads, where that is rotated.
+    pub fn load_rotated(
+        checkpoint: &Checkpoint,
+        rotations: &Rotations,
+        folds: &Folds,
+        device: &Device,
+    ) -> Result<Self> {
+        Self::load_with(checkpoint, Backend::new(device), *rotations, folds.clone())
     }
 
     /// Loads the model for candle's kernels, which other devices run, on any device: what tests compare the own kernels with.
@@ -144,6 +160,7 @@ impl Model {
         Self::load_with(
             checkpoint,
             Backend { device: device.clone(), own_kernels: false, ..Backend::new(device) },
+            Rotations::none(),
             Folds::new(),
         )
     }
@@ -168,15 +185,22 @@ impl Model {
         self.backend.integer_products = on;
     }
 
-    fn load_with(checkpoint: &Checkpoint, backend: Backend, folds: Folds) -> Result<Self> {
+    fn load_with(checkpoint: &Checkpoint, backend: Backend, rotations: Rotations, folds: Folds) -> Result<Self> {
         let config = checkpoint.config()?;
+        if let (Some(_), Some(site)) = (rotations.down(), folds.sites().find(|s| matches!(s, LinearSite::FfnDown(_)))) {
+            return Err(Error::Usage(format!("scales of {site:?}, which is rotated")));
+        }
         let mut loader = Loader::new(checkpoint, &config)?;
         loader.check_tensors()?;
+        loader.set_rotations(rotations);
         loader.set_folds(folds);
 
         let (hidden, ffn, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps);
         // Linear layers that share an input; (name, rows) each.
         let linear = |parts: &[(String, usize)], cols: usize| -> Result<Linear> {
+            for (name, _) in parts.iter().filter(|(name, _)| !name.ends_with("ffn_down")) {
+                loader.input_rotation(&format!("{name}.weight"), cols)?;
+            }
             let weights = parts.iter().map(|(name, rows)| loader.matrix(&format!("{name}.weight"), *rows, cols));
             let biases = parts.iter().map(|(name, rows)| loader.optional_vector(&format!("{name}.bias"), *rows));
             Linear::new(&backend, weights.collect::<Result<_>>()?, &biases.collect::<Result<Vec<_>>>()?)
@@ -200,12 +224,13 @@ impl Model {
                 attention_output: linear(&[(name("attn_output"), hidden)], q)?,
                 ffn_norm: norm(&name("ffn_norm"), hidden)?,
                 gate_up: linear(&[(name("ffn_gate"), ffn), (name("ffn_up"), ffn)], hidden)?,
+                down_rotation: loader.input_rotation(&format!("{}.weight", name("ffn_down")), ffn)?,
                 down: linear(&[(name("ffn_down"), hidden)], ffn)?,
             })
         };
         let layers = (0..config.num_layers).map(layer).collect::<Result<Vec<_>>>()?;
-        let head_name = if config.tied { "token_embd" } else { "output" };
-        let head = linear(&[(head_name.to_owned(), config.vocab_size)], hidden)?;
+        let head_name = loader.head_name().trim_end_matches(".weight").to_owned();
+        let head = linear(&[(head_name, config.vocab_size)], hidden)?;
         let divisors = match checkpoint {
             Checkpoint::Gguf(_) => loader.optional_vector("rope_freqs.weight", config.head_dim / 2)?,
             Checkpoint::HfDir(_) => None,

@@ -7,6 +7,7 @@ use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Shape, Storage, Tensor};
 use gguf_format::{GgmlType, blocks};
 use quant_core::activation::ActivationQuantizer;
+use quant_core::rotation::Rotation;
 use quant_kernels::{
     ActivationGrid, Encoding, Int8Activations, Int8Weights, Matrix, gather, matmul, matmul_int8, matmul_rounded,
 };
@@ -390,6 +391,34 @@ pub(super) fn gated_silu(backend: &Backend, gate_up: &Tensor) -> Result<Tensor> 
         return Ok(gate_up.apply_op1_no_bwd(&GatedSilu)?);
     }
     Ok(candle_nn::ops::swiglu(gate_up)?)
+}
+
+/// Every row rotated. Candle has no such operation: on other devices a matrix of one block does it.
+pub(super) fn rotated(x: &Tensor, rotation: Rotation) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return Ok(x.apply_op1_no_bwd(&RotateRows(rotation))?);
+    }
+    let (tokens, width) = x.dims2()?;
+    let block = rotation.block();
+    let mut matrix = vec![0.0; block * block];
+    (0..block).for_each(|i| matrix[i * block + i] = 1.0);
+    Rotation::new(block, block).apply_to_rows(&mut matrix);
+    let matrix = Tensor::from_vec(matrix, (block, block), x.device())?;
+    Ok(x.reshape((tokens * width / block, block))?.matmul(&matrix)?.reshape((tokens, width))?)
+}
+
+struct RotateRows(Rotation);
+
+impl CustomOp1 for RotateRows {
+    fn name(&self) -> &'static str {
+        "rotate-rows"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let mut y = cpu_values(storage, layout)?.to_vec();
+        self.0.apply_to_rows(&mut y);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
 }
 
 struct GatedSilu;

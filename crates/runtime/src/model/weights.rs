@@ -3,10 +3,11 @@
 use super::config::Architecture;
 use super::eight_bit::{EightBitWeights, ScaledRows};
 use crate::checkpoint::{EightBitLinear, GgufFile, HfDir, ModuleMatrix, PackedModules, hf_name};
-use crate::fold::Folds;
+use crate::fold::{Folds, Rotations, TensorRotation};
 use crate::{Checkpoint, Error, ModelConfig, Result};
 use gguf_format::{GgmlType, TensorInfo, blocks};
 use quant_core::activation::{ActivationGrid, ActivationQuantizer};
+use quant_core::rotation::Rotation;
 use quant_kernels::{AffineWeights, Int8Weights, Matrix};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ enum Place {
     Affine(Arc<AffineWeights>),
     /// In memory, one byte a weight.
     EightBit(Arc<EightBitWeights>),
-    /// In memory, f32: what scales were folded into.
+    /// In memory, f32: what scales or rotations were folded into.
     Dense(Arc<Vec<f32>>),
 }
 
@@ -108,6 +109,7 @@ pub(super) struct Loader<'a> {
     /// The quantized modules of a directory.
     packed: Option<PackedModules<'a>>,
     folds: Folds,
+    rotations: Rotations,
 }
 
 impl<'a> Loader<'a> {
@@ -116,12 +118,49 @@ impl<'a> Loader<'a> {
             Checkpoint::Gguf(_) => None,
             Checkpoint::HfDir(dir) => dir.packed()?,
         };
-        Ok(Self { checkpoint, config, packed, folds: Folds::new() })
+        Ok(Self { checkpoint, config, packed, folds: Folds::new(), rotations: Rotations::none() })
     }
 
     /// Everything that is loaded from now on has these scales folded in.
     pub(super) fn set_folds(&mut self, folds: Folds) {
         self.folds = folds;
+    }
+
+    /// Everything that is loaded from now on is of the rotated model; scales are folded in after.
+    pub(super) fn set_rotations(&mut self, rotations: Rotations) {
+        self.rotations = rotations;
+    }
+
+    pub(super) fn rotations(&self) -> &Rotations {
+        &self.rotations
+    }
+
+    /// The rotation of what a linear layer reads, while the model runs: one that the checkpoint asks for, or of the rotated model.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where there are two, or one of an input other than down's.
+    pub(super) fn input_rotation(&self, gguf_name: &str, cols: usize) -> Result<Option<Rotation>> {
+        let is_down = gguf_name.ends_with(".ffn_down.weight");
+        let own = self.rotations.down().filter(|_| is_down);
+        let module = hf_name(gguf_name).and_then(|name| name.strip_suffix(".weight").map(str::to_owned));
+        let stored = match (&self.packed, module) {
+            (Some(packed), Some(module)) => packed.input_rotation(&module, cols)?,
+            _ => None,
+        };
+        let unsupported = |what: &str| {
+            let (path, name) = (self.checkpoint.path().display(), self.checkpoint.own_name(gguf_name));
+            Err(Error::Unsupported(format!("{path}: {what} of what `{name}` reads")))
+        };
+        match (own, stored) {
+            (Some(_), Some(_)) => unsupported("a second rotation"),
+            (None, Some(_)) if !is_down => unsupported("a rotation"),
+            (own, stored) => Ok(own.or(stored)),
+        }
+    }
+
+    /// The matrix that the head is read from.
+    pub(super) fn head_name(&self) -> &'static str {
+        if self.config.tied && !self.rotations.unties() { "token_embd.weight" } else { "output.weight" }
     }
 
     /// The module of a weight, where it is a quantized one.
@@ -170,21 +209,40 @@ impl<'a> Loader<'a> {
 
     /// A weight matrix.
     pub(super) fn matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let weight = self.stored_matrix(gguf_name, rows, cols)?;
-        let Some(fold) = self.folds.of_tensor(gguf_name) else { return Ok(weight) };
+        let tied = gguf_name == "output.weight" && self.config.tied;
+        let weight = self.stored_matrix(if tied { "token_embd.weight" } else { gguf_name }, rows, cols)?;
+        let fold = self.folds.of_tensor(gguf_name);
+        if fold.is_none() && self.rotations.of_matrix(gguf_name).is_none() {
+            return Ok(weight);
+        }
         if weight.activations.is_some() {
-            let name = self.checkpoint.own_name(gguf_name);
-            return Err(Error::Unsupported(format!("scales folded into `{name}`, whose input is quantized")));
+            let (name, what) =
+                (self.checkpoint.own_name(gguf_name), if fold.is_some() { "scales" } else { "rotations" });
+            return Err(Error::Unsupported(format!("{what} folded into `{name}`, whose input is quantized")));
         }
         let mut values = vec![0.0; rows * cols];
         for (row, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
             weight.row(row, values)?;
         }
-        fold.apply(0, cols, &mut values);
+        if let Some((rotation, norm)) = self.transform(gguf_name, cols)? {
+            rotation.apply(cols, norm.as_deref(), &mut values);
+        }
+        if let Some(fold) = fold {
+            fold.apply(0, cols, &mut values);
+        }
         Ok(Weight { place: Place::Dense(Arc::new(values)), rows, cols, activations: None })
     }
 
-    fn stored_matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
+    /// What rotations do to a matrix, and the weight of the norm that goes into it.
+    pub(super) fn transform(&self, gguf_name: &str, cols: usize) -> Result<Option<(TensorRotation, Option<Vec<f32>>)>> {
+        let Some(rotation) = self.rotations.of_matrix(gguf_name) else { return Ok(None) };
+        let norm = rotation.norm.as_ref().map(|norm| self.stored_vector(norm, cols)?.ok_or_else(|| self.missing(norm)));
+        let norm = norm.transpose()?;
+        Ok(Some((rotation, norm)))
+    }
+
+    /// A weight matrix as the checkpoint has it.
+    pub(super) fn stored_matrix(&self, gguf_name: &str, rows: usize, cols: usize) -> Result<Weight> {
         if let Some((packed, module)) = self.packed_module(gguf_name)
             && let Some(matrix) = packed.matrix(&module)?
         {
@@ -229,6 +287,16 @@ impl<'a> Loader<'a> {
 
     /// A vector as f32, if it is there.
     pub(super) fn optional_vector(&self, gguf_name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        let Some(mut values) = self.stored_vector(gguf_name, len)? else { return Ok(None) };
+        self.rotations.apply_to_vector(gguf_name, &mut values);
+        if let Some(fold) = self.folds.of_tensor(gguf_name) {
+            fold.apply(0, 1, &mut values);
+        }
+        Ok(Some(values))
+    }
+
+    /// A vector as the checkpoint has it.
+    fn stored_vector(&self, gguf_name: &str, len: usize) -> Result<Option<Vec<f32>>> {
         let Some(view) = self.checkpoint.tensor(gguf_name)? else { return Ok(None) };
         self.check_shape(gguf_name, &[len], &view.shape)?;
         self.check_bytes(gguf_name, view.ty, len, view.data.len())?;
@@ -239,9 +307,6 @@ impl<'a> Loader<'a> {
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             let found = format!("{} at index {i}", values[i]);
             return Err(Error::malformed(self.checkpoint.path(), self.what(gguf_name), "finite values", found));
-        }
-        if let Some(fold) = self.folds.of_tensor(gguf_name) {
-            fold.apply(0, 1, &mut values);
         }
         Ok(Some(values))
     }

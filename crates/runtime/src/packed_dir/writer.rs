@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use half::{bf16, f16};
 use quant_core::checkpoint::DType;
 use safetensors::Dtype;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ const MAKER: &str = concat!("quant:", env!("CARGO_PKG_VERSION"));
 pub struct PackedDirWriter {
     inner: HfDirWriter,
     config: Arc<PackedConfig>,
+    /// Other values for keys of config.json.
+    keys: Map<String, Value>,
 }
 
 /// Tensors of one part, in memory.
@@ -77,7 +79,12 @@ impl PackedDirWriter {
         }
         let fingerprint = format!("{MAKER}\n{}\n{}", config.to_json(MAKER), options.fingerprint);
         let inner = HfDirWriter::create(source, out, &WriteOptions { fingerprint, ..options.clone() })?;
-        Ok(Self { inner, config: Arc::new(config) })
+        Ok(Self { inner, config: Arc::new(config), keys: Map::new() })
+    }
+
+    /// Gives a key of config.json another value than the source's.
+    pub fn set_config_key(&mut self, key: &str, value: Value) {
+        self.keys.insert(key.to_owned(), value);
     }
 
     /// Whether a part is done, by this run or an earlier one.
@@ -138,7 +145,7 @@ impl PackedDirWriter {
     /// # Errors
     /// As [`HfDirWriter::finish`]; a module that is quantized, but not in the source.
     pub fn finish(self) -> Result<WrittenDir> {
-        let Self { inner, config } = self;
+        let Self { inner, config, keys } = self;
         let source = inner.source().clone();
         let wrong = |e| error(source.path(), "", e);
         let mut config = Arc::unwrap_or_clone(config);
@@ -173,6 +180,7 @@ impl PackedDirWriter {
         let mut json = source.config_json().clone();
         if let Value::Object(map) = &mut json {
             map.insert("quantization_config".to_owned(), quantization.clone());
+            map.extend(keys);
         }
         let replaced = |name: &str| name.strip_suffix(".weight").is_some_and(|m| modules.contains(m));
         let files: Vec<_> = config.layout().files().iter().map(|file| (*file, quantization.clone())).collect();

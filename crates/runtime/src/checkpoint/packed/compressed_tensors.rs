@@ -115,6 +115,10 @@ impl PackedLayout for Config {
         &[]
     }
 
+    fn input_rotation(&self, module: &str) -> Result<Option<Option<usize>>, CheckpointError> {
+        Config::input_rotation(self, module)
+    }
+
     fn is_quantized(&self, module: &str) -> Result<bool, CheckpointError> {
         Ok(self.storage(module)?.is_some())
     }

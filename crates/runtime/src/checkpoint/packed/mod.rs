@@ -16,6 +16,7 @@ use super::{HfDir, HfEntry};
 use crate::Result;
 use quant_core::activation::ActivationQuantizer;
 use quant_core::checkpoint::{CheckpointError, LoadsIn, PackedTensor};
+use quant_core::rotation::Rotation;
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -61,6 +62,11 @@ pub(crate) trait PackedLayout: Debug {
 
     /// What is to be said of a module.
     fn facts(&self, parts: &Parts<'_, '_>) -> Result<PackedFacts>;
+
+    /// Whether what a module reads is to be rotated while the model runs: the size of a block, `None` for the whole row.
+    fn input_rotation(&self, _module: &str) -> Result<Option<Option<usize>>, CheckpointError> {
+        Ok(None)
+    }
 
     /// Which other readers take these modules, with those linear layers in full precision beside them.
     fn loads_in(&self, modules: &[Parts<'_, '_>], dense: &[&str]) -> Result<LoadsIn>;
@@ -335,6 +341,22 @@ impl<'a> PackedModules<'a> {
         let find = self.find();
         let Some(parts) = Parts::new(self.config.layout(), module, &find)? else { return Ok(None) };
         self.config.layout().activations(&parts)
+    }
+
+    /// The rotation of what a module of so many columns reads, quantized or not, to be done while the model runs.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`](crate::Error::Malformed) for blocks that do not divide the columns; [`Error::Packed`](crate::Error::Packed) for rotations that
+    /// cannot be done.
+    pub fn input_rotation(&self, module: &str, columns: usize) -> Result<Option<Rotation>> {
+        let found = self.config.layout().input_rotation(module).map_err(|e| error(&self.file, "", e))?;
+        let Some(block) = found else { return Ok(None) };
+        let block = block.unwrap_or(columns);
+        if !block.is_power_of_two() || !columns.is_multiple_of(block) {
+            let expected = format!("blocks of a power of two that divides the {columns} inputs of `{module}`");
+            return Err(crate::Error::malformed(&self.file, "transform_config", expected, block.to_string()));
+        }
+        Ok(Some(Rotation::new(columns, block)))
     }
 
     /// What is to be said of every module.
