@@ -3,6 +3,7 @@
 use crate::codes::{Block, Sink};
 use crate::dispatch::Op;
 use crate::matrix::tail;
+use crate::prefetch::prefetch;
 use crate::simd::Simd;
 use std::marker::PhantomData;
 
@@ -58,6 +59,10 @@ impl<B: Block, const M: usize> Op for DotRows<B, M> {
                 let mut sums = [[S::splat(0.0); 2]; M];
                 for b in 0..blocks {
                     let mut sink = Multiply::<S, M> { x: self.x.add(b * B::LEN), stride: self.cols, sums };
+                    // Whole lines of dense types come by themselves, and quicker.
+                    if B::LEN > 16 {
+                        prefetch(row.wrapping_add(b * B::BYTES), B::BYTES);
+                    }
                     B::decode::<S>(row.add(b * B::BYTES), 0, &mut sink);
                     sums = sink.sums;
                 }

@@ -137,58 +137,47 @@ impl IntegerOp for FewTokens<'_> {
 
     #[inline(always)]
     fn run<S: Lanes>(self) {
-        let mut r = 0;
-        while r < self.rows {
-            // The last row stands for one that is not there.
-            let pair = [r, (r + 1).min(self.rows - 1)];
+        for r in 0..self.rows {
             let mut t = 0;
             while t < self.x.tokens() {
-                // SAFETY: rows and tokens are within `weights` and `x`; the instruction set is the caller's.
+                // SAFETY: row and tokens are within `weights` and `x`; the instruction set is the caller's.
                 t += unsafe {
                     match self.x.tokens() - t {
-                        4.. => self.products::<S, 4>(pair, t),
-                        2.. => self.products::<S, 2>(pair, t),
-                        _ => self.products::<S, 1>(pair, t),
+                        4.. => self.products::<S, 4>(r, t),
+                        2.. => self.products::<S, 2>(r, t),
+                        _ => self.products::<S, 1>(r, t),
                     }
                 };
             }
-            r += 2;
         }
     }
 }
 
 impl FewTokens<'_> {
-    /// Two rows with M tokens; says with how many.
+    /// A row with M tokens; says with how many.
     ///
     /// # Safety
-    /// The instruction set of S; rows and tokens that are there.
+    /// The instruction set of S; a row and tokens that are there.
     #[inline(always)]
-    unsafe fn products<S: Lanes, const M: usize>(&self, rows: [usize; 2], t: usize) -> usize {
+    unsafe fn products<S: Lanes, const M: usize>(&self, r: usize, t: usize) -> usize {
         let (weights, x) = (self.weights, self.x);
-        let w = rows.map(|r| weights.data()[(self.first + r) * weights.stride()..].as_ptr());
-        // SAFETY: `padded` tokens have `blocks * 64` bytes, rows at least as many; the places of y are this task's alone.
+        let w = weights.data()[(self.first + r) * weights.stride()..].as_ptr();
+        // SAFETY: `padded` tokens have whole blocks of 64 bytes, rows at least as many; the places of y are this task's alone.
         unsafe {
             let tokens: [*const u8; M] = std::array::from_fn(|m| x.padded(t + m).as_ptr().cast());
-            let mut acc = [[S::splat_i(0); M]; 2];
+            let mut acc = [S::splat_i(0); M];
             for at in (0..x.cols()).step_by(64) {
-                // The next two rows.
-                S::prefetch(w[0].wrapping_add(at + 2 * weights.stride()));
-                S::prefetch(w[1].wrapping_add(at + 2 * weights.stride()));
-                let w = [S::bytes(w[0].add(at)), S::bytes(w[1].add(at))];
-                for m in 0..M {
-                    let x = S::bytes(tokens[m].add(at));
-                    acc[0][m] = S::dot(acc[0][m], w[0], x);
-                    acc[1][m] = S::dot(acc[1][m], w[1], x);
+                let w = S::bytes(w.add(at));
+                for (acc, x) in acc.iter_mut().zip(tokens) {
+                    *acc = S::dot(*acc, w, S::bytes(x.add(at)));
                 }
             }
-            for (row, acc) in rows.into_iter().zip(acc) {
-                let (scale, sum) = (weights.scales()[self.first + row], weights.sums()[self.first + row]);
-                for (m, acc) in acc.into_iter().enumerate() {
-                    let token = t + m;
-                    let off = x.sums()[token].wrapping_mul(128).wrapping_add(x.zeros()[token].wrapping_mul(sum));
-                    let n = S::sum_i(acc).wrapping_sub(off);
-                    *self.y.at(token * self.ldy + self.column + row) = n as f32 * (x.scales()[token] * scale);
-                }
+            let (scale, sum) = (weights.scales()[self.first + r], weights.sums()[self.first + r]);
+            for (m, acc) in acc.into_iter().enumerate() {
+                let token = t + m;
+                let off = x.sums()[token].wrapping_mul(128).wrapping_add(x.zeros()[token].wrapping_mul(sum));
+                let n = S::sum_i(acc).wrapping_sub(off);
+                *self.y.at(token * self.ldy + self.column + r) = n as f32 * (x.scales()[token] * scale);
             }
         }
         M

@@ -37,6 +37,7 @@ mod lanes;
 mod matmul;
 mod matrix;
 mod micro;
+mod prefetch;
 mod quants;
 mod rounded;
 mod rounded_dot;

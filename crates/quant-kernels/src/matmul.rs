@@ -40,13 +40,15 @@ pub fn matmul_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y
 /// As [`matmul`], with the activations rounded to integers, which are multiplied with the codes of the weights: the quick way.
 ///
 /// Each 32 columns of a token are divided by a scale and rounded to nearest, ties to even. With up to 3 tokens (8 without VNNI) the scale is
-/// `max|x| / 16256`: reading the weights takes longer than multiplying, and next to nothing is lost. With more it is `max|x| / 127`, as ggml has it for weights in blocks of 32.
-/// Columns whose largest magnitude is below 1e-34 count as zeros; a value that is not finite makes the token's results NaN.
+/// `max|x| / 16256`: reading the weights takes longer than multiplying, and next to nothing is lost. With more it is `max|x| / 127`, as ggml has it
+/// for weights in blocks of 32. Columns whose largest magnitude is below 1e-34 count as zeros; a value that is not finite makes the token's results
+/// not finite.
 ///
 /// With rounded activations `x'` a result differs from the exact sum of `w · x'` by less than `1e-6 Σ |w x'|`, or, where blocks have mins or zero
-/// points, `1e-6 Σ (|scale · code · x'| + |min · x'|)`. Weights without integer kernels ([`is_integer`](crate::is_integer)), and those that this
-/// machine multiplies quicker in f32 (with many tokens on machines without VNNI: codes of 8 bits, or scales for each 16 columns; without AVX2: all), are
-/// multiplied as [`matmul`] does it.
+/// points, `1e-6 Σ (|scale · code · x'| + |min · x'|)`.
+///
+/// Weights are multiplied as [`matmul`] does it if they have no integer kernels ([`is_integer`](crate::is_integer)), and if this machine does that as
+/// quickly: with few tokens codes of 8 bits; with many, without VNNI, those and scales for each 16 columns; without AVX2 all.
 ///
 /// # Errors
 /// As [`matmul`].
@@ -75,13 +77,15 @@ enum Rounding {
 impl Rounding {
     /// True if a product with this encoding does.
     fn applies(self, isa: Isa, encoding: Encoding, many: bool) -> bool {
-        let quick = |wide: bool, sub: usize| match isa {
+        // A token's product with codes of a byte takes as long in f32.
+        let quick = |eight_bits: bool, wide: bool, sub: usize| match isa {
             Isa::Portable => false,
-            _ => !many || isa.has_vnni() || !wide && sub == 32,
+            _ if many => isa.has_vnni() || !wide && sub == 32,
+            _ => !eight_bits,
         };
         match self {
             Self::Never => false,
-            Self::Quicker => for_quants!(encoding, Q => quick(Q::WIDE, Q::SUB)).unwrap_or(false),
+            Self::Quicker => for_quants!(encoding, Q => quick(Q::BYTES > Q::LEN, Q::WIDE, Q::SUB)).unwrap_or(false),
             Self::Always => is_integer(encoding),
         }
     }

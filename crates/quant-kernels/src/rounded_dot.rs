@@ -5,12 +5,10 @@
 
 use crate::dispatch::IntegerOp;
 use crate::lanes::Lanes;
+use crate::prefetch::prefetch;
 use crate::quants::Quants;
 use crate::rounded::{RoundedRow, RoundedRows};
 use std::marker::PhantomData;
-
-/// So many bytes ahead of the products the weights are asked for.
-const AHEAD: usize = 2048;
 
 /// `y[t * ldy + r] = w[r] . x[t]` for some rows and all tokens.
 pub(crate) struct RoundedDot<'a, Q> {
@@ -55,10 +53,7 @@ impl<Q: Quants> RoundedDot<'_, Q> {
             let units = self.cols / Q::LEN;
             for u in 0..units {
                 let w = w.add(u * Q::BYTES);
-                // Rows follow each other.
-                for line in (0..Q::BYTES).step_by(64) {
-                    S::prefetch(w.wrapping_add(AHEAD + line));
-                }
+                prefetch(w, Q::BYTES);
                 acc = unit::<S, Q>(w, u, x, acc);
             }
             if !self.cols.is_multiple_of(Q::LEN) {

@@ -39,8 +39,6 @@ pub(crate) trait Lanes: Copy + 'static {
     /// 16 f32.
     type F: Copy;
 
-    /// Asks for a cache line that will be read. Any address will do.
-    unsafe fn prefetch(p: *const u8);
     unsafe fn bytes(p: *const u8) -> Self::B;
     /// Four bytes, 16 times.
     unsafe fn word(p: *const u8) -> Self::B;

@@ -19,8 +19,6 @@ impl Lanes for Plain {
     type F = [f32; 16];
 
     #[inline(always)]
-    unsafe fn prefetch(_: *const u8) {}
-    #[inline(always)]
     unsafe fn bytes(p: *const u8) -> [u8; 64] {
         unsafe { p.cast::<[u8; 64]>().read_unaligned() }
     }
