@@ -1,6 +1,8 @@
 //! Tests that cross crates, and what they share.
 
-use std::path::PathBuf;
+use candle_core::Device;
+use quant_runtime::{Checkpoint, LogitRows, Model};
+use std::path::{Path, PathBuf};
 
 /// The workspace root.
 pub fn workspace() -> PathBuf {
@@ -62,4 +64,25 @@ pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
 
 fn top1(logits: &[f32]) -> usize {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0)
+}
+
+/// The model of a file or directory.
+pub fn load(path: &Path) -> Model {
+    Model::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap()
+}
+
+/// All logits of a sequence, at once.
+pub fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    let all = model.forward(tokens, &mut model.new_cache(), LogitRows::All).unwrap();
+    all.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The same, token by token: by the kernels for few tokens.
+pub fn logits_one_by_one(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    let mut cache = model.new_cache();
+    let row = |token: &u32| {
+        let row = model.forward(&[*token], &mut cache, LogitRows::Last).unwrap();
+        row.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    tokens.iter().flat_map(row).collect()
 }

@@ -12,9 +12,8 @@ use quant_runtime::checkpoint::{HfDir, PackedConfig};
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, evaluate};
 use quant_runtime::hf_writer::WriteOptions;
 use quant_runtime::packed_dir::PackedDirWriter;
-use quant_runtime::{Checkpoint, LogitRows, Model, Tokenizer};
-use quant_tests::{bundled, divergences, mean, shared};
-use std::path::Path;
+use quant_runtime::{Checkpoint, Model, Tokenizer};
+use quant_tests::{bundled, divergences, load, logits, logits_one_by_one, mean, shared};
 use std::sync::Arc;
 
 /// Folder of `shared/golden`, directory.
@@ -36,15 +35,6 @@ const DIRECTORIES: [(&str, &str); 12] = [
 /// Perplexity, mean KL and same top token of the directory that transformers refuses: torch 2.15 in f32 on the weights that compressed-tensors 0.20 unpacks
 /// (`unpack_from_int32`, F32 scales), by the protocol of `results.json`, whose figures of the symmetric directory come out the same.
 const ASYMMETRIC: [f64; 3] = [89.280_696_301_497_54, 0.007_768_027_756_643_556, 0.922_736_220_472_441];
-
-fn load(path: &Path) -> Model {
-    Model::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap()
-}
-
-fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let all = model.forward(tokens, &mut model.new_cache(), LogitRows::All).unwrap();
-    all.flatten_all().unwrap().to_vec1().unwrap()
-}
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
@@ -69,14 +59,7 @@ fn logits_of_the_dequantized_weights() {
         let model = load(&path);
         let ours = logits(&model, &tokens);
         // Token by token: the kernels for few tokens.
-        let mut cache = model.new_cache();
-        let singles: Vec<f32> = tokens
-            .iter()
-            .flat_map(|t| {
-                let row = model.forward(&[*t], &mut cache, LogitRows::Last).unwrap();
-                row.flatten_all().unwrap().to_vec1::<f32>().unwrap()
-            })
-            .collect();
+        let singles = logits_one_by_one(&model, &tokens);
         let candle = Model::load_for_candle(&Checkpoint::open(&path).unwrap(), &Device::Cpu).unwrap();
         let (most, most_kl, _) = tolerance(folder);
         for (way, ours) in [("at once", ours), ("one by one", singles), ("candle", logits(&candle, &tokens))] {

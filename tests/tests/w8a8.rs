@@ -8,20 +8,10 @@
 
 use candle_core::Device;
 use quant_runtime::eval::{EvalPlan, MemoryLogits, ModelLogits, evaluate};
-use quant_runtime::{Activations, Checkpoint, LogitRows, Model, Tokenizer};
-use quant_tests::{bundled, divergences, mean, shared};
-use std::path::Path;
+use quant_runtime::{Activations, Checkpoint, Model, Tokenizer};
+use quant_tests::{bundled, divergences, load, logits, logits_one_by_one, mean, shared};
 
 const DIRECTORIES: [&str; 2] = ["ct_w8a8_int8", "ct_fp8_dynamic"];
-
-fn load(path: &Path) -> Model {
-    Model::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap()
-}
-
-fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let all = model.forward(tokens, &mut model.new_cache(), LogitRows::All).unwrap();
-    all.flatten_all().unwrap().to_vec1().unwrap()
-}
 
 #[test]
 fn logits_of_transformers() {
@@ -33,14 +23,7 @@ fn logits_of_transformers() {
         let path = golden.with_file_name(name);
         let mut model = load(&path);
         let ours = logits(&model, &tokens);
-        let mut cache = model.new_cache();
-        let singles: Vec<f32> = tokens
-            .iter()
-            .flat_map(|t| {
-                let row = model.forward(&[*t], &mut cache, LogitRows::Last).unwrap();
-                row.flatten_all().unwrap().to_vec1::<f32>().unwrap()
-            })
-            .collect();
+        let singles = logits_one_by_one(&model, &tokens);
         model.set_activations(Activations::F32).unwrap();
         let weights_alone = logits(&model, &tokens);
         let mut candle = Model::load_for_candle(&Checkpoint::open(&path).unwrap(), &Device::Cpu).unwrap();

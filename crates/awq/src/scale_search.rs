@@ -60,8 +60,8 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Of the matrices one by one.
-    pub(crate) fn of(plain: &[f64], best: &[f64]) -> Self {
+    /// From the losses of the matrices one by one, without and with what is judged; by another yardstick than this crate's, if the caller has a better one.
+    pub fn of(plain: &[f64], best: &[f64]) -> Self {
         Self { plain: plain.iter().sum(), best: best.iter().sum(), worst: worst_ratio(plain, best) }
     }
 

@@ -2,15 +2,7 @@
 
 mod common;
 
-use common::{MODEL, fails, json, out};
-use std::path::Path;
-
-fn text(dir: &Path) -> String {
-    let path = dir.join("text.txt");
-    let lines: Vec<String> = (0..400).map(|i| format!("The {i}th line of a text about rounding numbers.")).collect();
-    std::fs::write(&path, lines.join("\n")).unwrap();
-    path.to_str().unwrap().to_owned()
-}
+use common::{MODEL, fails, json, out, text};
 
 #[test]
 fn every_input_of_every_layer() {

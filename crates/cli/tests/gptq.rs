@@ -2,15 +2,8 @@
 
 mod common;
 
-use common::{MODEL, fails, json, out};
+use common::{MODEL, fails, json, out, text};
 use std::path::Path;
-
-fn text(dir: &Path) -> String {
-    let path = dir.join("text.txt");
-    let lines: Vec<String> = (0..400).map(|i| format!("The {i}th line of a text about rounding numbers.")).collect();
-    std::fs::write(&path, lines.join("\n")).unwrap();
-    path.to_str().unwrap().to_owned()
-}
 
 /// The lines that are no warnings.
 fn errors(text: &str) -> Vec<&str> {

@@ -2,17 +2,10 @@
 
 mod common;
 
-use common::{MODEL, command, fails, json, out};
+use common::{MODEL, command, fails, json, out, text};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-
-fn text(dir: &Path) -> String {
-    let path = dir.join("text.txt");
-    let lines: Vec<String> = (0..400).map(|i| format!("The {i}th line of a text about rounding numbers.")).collect();
-    std::fs::write(&path, lines.join("\n")).unwrap();
-    path.to_str().unwrap().to_owned()
-}
 
 /// A safetensors file's header.
 fn header(dir: &Path) -> Value {

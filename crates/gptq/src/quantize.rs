@@ -43,6 +43,14 @@ pub struct Report {
     pub time: Duration,
 }
 
+impl Report {
+    /// Of a matrix whose quantization began at `start`.
+    fn new(factor: &Factor, loss: Option<f64>, nmse: f64, start: Instant) -> Self {
+        let (damp, fallback, dead_columns) = (factor.damp, factor.fallback(), factor.dead_columns);
+        Self { loss, nmse, damp, fallback, dead_columns, time: start.elapsed() }
+    }
+}
+
 /// Quantizes `weights`, `[out_features, in_features]` row-major, with the factor of the layer's input.
 ///
 /// Numerical trouble ends in rounding to nearest and a [`Report::fallback`], not in an error. The result does not depend on the number of
@@ -83,14 +91,8 @@ pub fn quantize(
     });
     // The parts were made for each other.
     let matrix = matrix.map_err(|_| GptqError::Shape { out_features, in_features })?;
-    let report = Report {
-        loss,
-        nmse: nmse(weights, in_features, |row, values| matrix.dequantize_row_into(row, values).is_ok()),
-        damp: factor.damp,
-        fallback: factor.fallback(),
-        dead_columns: factor.dead_columns,
-        time: start.elapsed(),
-    };
+    let nmse = nmse(weights, in_features, |row, values| matrix.dequantize_row_into(row, values).is_ok());
+    let report = Report::new(factor, loss, nmse, start);
     Ok(Quantized { matrix, report })
 }
 
@@ -123,14 +125,8 @@ pub fn quantize_eight_bit(
     let parts = EightBitParts { out_features, in_features, code, codes, scales, zeros: None };
     // The parts were made for each other.
     let matrix = EightBitMatrix::from_parts(parts).map_err(|_| GptqError::Shape { out_features, in_features })?;
-    let report = Report {
-        loss,
-        nmse: nmse(weights, in_features, |row, values| matrix.dequantize_row_into(row, values).is_ok()),
-        damp: factor.damp,
-        fallback: factor.fallback(),
-        dead_columns: factor.dead_columns,
-        time: start.elapsed(),
-    };
+    let nmse = nmse(weights, in_features, |row, values| matrix.dequantize_row_into(row, values).is_ok());
+    let report = Report::new(factor, loss, nmse, start);
     Ok((matrix, report))
 }
 

@@ -4,10 +4,19 @@
 #![allow(dead_code)]
 
 use serde_json::Value;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// The bundled model.
 pub(crate) const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pocket-6m");
+
+/// The path of a text of 400 lines in `dir`, to calibrate on.
+pub(crate) fn text(dir: &Path) -> String {
+    let path = dir.join("text.txt");
+    let lines: Vec<String> = (0..400).map(|i| format!("The {i}th line of a text about rounding numbers.")).collect();
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
 
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quant"));

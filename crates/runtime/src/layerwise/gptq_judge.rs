@@ -7,7 +7,7 @@ use super::observe::Split;
 use super::plan::{LayerwisePlan, Module};
 use super::round_gptq::Solver;
 use crate::{Error, Result};
-use awq::Scales;
+use awq::{Losses, Scales};
 
 /// Rows of each matrix that are rounded.
 const ROWS: usize = 256;
@@ -26,9 +26,7 @@ pub(super) fn best(
     let mut best = (1.0 - margin, Scales::identity(columns));
     for scales in ranked.into_iter().filter(|scales| scales.declined.is_none()) {
         let scaled = losses(split, plan, members, &scales.values)?;
-        let worst = plain.iter().zip(&scaled).map(|(plain, scaled)| if plain == scaled { 1.0 } else { scaled / plain });
-        // `f64::max` would drop a NaN.
-        let worst = worst.fold(0.0, |most, ratio| if ratio > most || ratio.is_nan() { ratio } else { most });
+        let worst = Losses::of(&plain, &scaled).worst;
         if worst < best.0 {
             best = (worst, scales);
         }

@@ -40,11 +40,9 @@ impl Attention<'_> {
             }
             LayerCache::Quantized(layer) if !self.own_kernels => {
                 let (q, k, v) = self.heads(qkv)?;
-                let by_token = |x: &Tensor| x.transpose(0, 1);
-                kv_cache_quant::candle::append(layer, &by_token(&k)?, &by_token(&v)?)?;
-                let options = self.options();
-                let out = kv_cache_quant::candle::attend_dequantized(layer, &by_token(&q)?, &options)?;
-                Ok(out.reshape((qkv.dim(0)?, self.config.q_dim()))?)
+                kv_cache_quant::candle::append(layer, &k.transpose(0, 1)?, &v.transpose(0, 1)?)?;
+                let (keys, values) = kv_cache_quant::candle::dequantize(layer, qkv.device())?;
+                self.attend_candle(q, &keys, &values)
             }
             LayerCache::Quantized(layer) => {
                 let (tokens, _) = qkv.dims2()?;
@@ -52,7 +50,11 @@ impl Attention<'_> {
                 let out = self.forward_quantized(&mut qkv, tokens, layer)?;
                 Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
             }
-            LayerCache::Candle(cache) => self.forward_candle(qkv, cache),
+            LayerCache::Candle(cache) => {
+                let (q, k, v) = self.heads(qkv)?;
+                let (keys, values) = append_tensors(cache, self.start, &k, &v)?;
+                self.attend_candle(q, &keys, &values)
+            }
         }
     }
 
@@ -137,15 +139,11 @@ impl Attention<'_> {
         Ok((rotate(&q)?, rotate(&k)?, v))
     }
 
-    /// The same with candle's operations, for other devices.
-    fn forward_candle(&self, qkv: &Tensor, cache: &mut Option<(Tensor, Tensor)>) -> Result<Tensor> {
+    /// Attention by candle's operations, for other devices: queries `[heads, tokens, head_dim]` over keys and values `[kv_heads, positions, head_dim]`.
+    fn attend_candle(&self, q: Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
         let config = self.config;
         let (heads, kv_heads, d) = (config.num_heads, config.num_kv_heads, config.head_dim);
-        let (tokens, _) = qkv.dims2()?;
-        let device = qkv.device();
-        let (q, k, v) = self.heads(qkv)?;
-        let (keys, values) = append_tensors(cache, self.start, &k, &v)?;
-
+        let (device, tokens) = (q.device().clone(), q.dim(1)?);
         let positions = self.start + tokens;
         let group = heads / kv_heads;
         let q = (q * self.scale())?.reshape((kv_heads, group * tokens, d))?;
@@ -157,7 +155,7 @@ impl Attention<'_> {
                 (0..positions).map(move |p| if p < start || p >= end { f32::NEG_INFINITY } else { 0.0 })
             })
             .collect();
-        let mask = Tensor::from_vec(mask, (1, 1, tokens, positions), device)?;
+        let mask = Tensor::from_vec(mask, (1, 1, tokens, positions), &device)?;
         let scores = scores.reshape((kv_heads, group, tokens, positions))?.broadcast_add(&mask)?;
         let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.reshape((kv_heads, group * tokens, positions))?;
         let out = weights.matmul(&values.contiguous()?)?.reshape((heads, tokens, d))?;
