@@ -16,10 +16,10 @@ fn values(n: usize) -> Vec<f32> {
     (0..n as u32).map(|i| (0..4).map(|j| one(4 * i + j)).sum::<f32>() * 1.7).collect()
 }
 
-/// With 8 channel pairs centred before the rotary embedding.
-fn centred(spec: KvSpec) -> KvSpec {
+/// With the largest channel pairs centred before the rotary embedding.
+fn centred(spec: KvSpec, pairs: usize) -> KvSpec {
     let mean = values(WIDTH).iter().map(|x| x * 5.0).collect();
-    spec.with_centre(Centre::BeforeRope { mean, pairs: 8 }).with_rope(RopeSpec::plain(D, 5e5, PairLayout::Halves))
+    spec.with_centre(Centre::BeforeRope { mean, pairs }).with_rope(RopeSpec::plain(D, 5e5, PairLayout::Halves))
 }
 
 fn specs() -> Vec<(String, KvSpec)> {
@@ -31,8 +31,9 @@ fn specs() -> Vec<(String, KvSpec)> {
         let side = name.parse().expect("a cache type");
         specs.push((name.into(), KvSpec::new(KV_HEADS, D, side, side)));
     }
-    for preset in [Preset::Int8, Preset::R4] {
-        specs.push((format!("{preset}, centred"), centred(preset.spec(KV_HEADS, D, 5, 32, Centre::None))));
+    for (preset, pairs) in [(Preset::Int8, 8), (Preset::R4, 8), (Preset::Int8, 32), (Preset::R4, 32)] {
+        let spec = KvSpec { sinks: 0, ..preset.spec(KV_HEADS, D, 5, 32, Centre::None) };
+        specs.push((format!("{preset}, {pairs} pairs centred"), centred(spec, pairs)));
     }
     specs
 }

@@ -2,12 +2,14 @@
 
 use crate::aligned::AlignedBytes;
 use crate::codec::Codec;
-use crate::encode::{Row, encode_channel, largest, put_row};
+use crate::encode::{Scratch, encode_channel, encode_rows, largest, put_row};
+use crate::grids;
 use crate::layout::{KIVI_TOKENS, Region, Storage};
 use crate::plan::Plan;
 use crate::pool::Share;
 use crate::simd::{Isa, Op, Simd};
 use half::f16;
+use std::ops::Range;
 
 /// A block. Bytes of tokens behind `len` are zero.
 #[derive(Clone, Debug)]
@@ -66,7 +68,8 @@ impl Block {
         (keys, values, mean)
     }
 
-    /// Writes a head's row of a token, centred (but for the block's mean), rotated and padded. Gives how many 8-bit floats were too large.
+    /// Writes the rows of these heads and tokens, `[heads][tokens][channels]`: centred (but for the block's mean), rotated and padded; at most what a
+    /// [`Scratch`] takes. Gives how many 8-bit floats were too large.
     ///
     /// # Safety
     /// The instruction set of S.
@@ -75,26 +78,56 @@ impl Block {
     pub(crate) unsafe fn put<S: Simd>(
         &mut self,
         plan: &Plan,
-        head: usize,
-        token: usize,
-        key: &mut [f32],
-        value: &[f32],
-        row: &mut Row,
+        heads: Range<usize>,
+        tokens: Range<usize>,
+        keys: &mut [f32],
+        values: &[f32],
+        scratch: &mut Scratch,
     ) -> usize {
-        let coded = self.coded;
-        let layout = plan.layout(coded);
-        let (keys, values, mean) = self.head_mut(plan, head);
+        let (n, layout) = (plan.channels, *plan.layout(self.coded));
         if layout.mean.is_some() {
-            for (x, mean) in key.iter_mut().zip(mean.as_chunks::<2>().0) {
-                *x -= f16::from_le_bytes(*mean).to_f32();
+            for (keys, head) in keys.chunks_exact_mut(tokens.len() * n).zip(heads.clone()) {
+                let (_, _, mean) = self.head_mut(plan, head);
+                for key in keys.chunks_exact_mut(n) {
+                    for (x, mean) in key.iter_mut().zip(mean.as_chunks::<2>().0) {
+                        *x -= f16::from_le_bytes(*mean).to_f32();
+                    }
+                }
             }
         }
-        let (key_codec, value_codec) = (plan.spec.key.codec, plan.spec.value.codec);
-        let (key_scale, value_scale) = (layout.key.stored_scale(keys), layout.value.stored_scale(values));
+        let mut clipped = 0;
+        let sides = [(&layout.key, plan.spec.key.codec, &*keys), (&layout.value, plan.spec.value.codec, values)];
+        for (region, codec, rows) in sides {
+            // SAFETY: the caller's.
+            unsafe { encode_rows::<S>(region, codec, rows, scratch) };
+            let mut at = 0;
+            for head in heads.clone() {
+                let (keys, values, _) = self.head_mut(plan, head);
+                let bytes = if region.is_key { keys } else { values };
+                let scale = region.stored_scale(bytes);
+                for token in tokens.clone() {
+                    // SAFETY: the caller's.
+                    clipped += unsafe { put_row::<S>(region, &rows[at * n..][..n], scale, scratch, at, bytes, token) };
+                    at += 1;
+                }
+            }
+        }
+        clipped
+    }
+
+    /// Asks for the memory that a token of a head is written to.
+    ///
+    /// # Safety
+    /// The instruction set of S.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn fetch<S: Simd>(&self, plan: &Plan, head: usize, token: usize) {
+        let layout = plan.layout(self.coded);
+        let (keys, values) = self.head(plan, head).split_at(layout.key.len);
         // SAFETY: the caller's.
         unsafe {
-            put_row::<S>(&layout.key, key_codec, key, key_scale, row, keys, token)
-                + put_row::<S>(&layout.value, value_codec, value, value_scale, row, values, token)
+            layout.key.fetch::<S>(keys.as_ptr(), token);
+            layout.value.fetch::<S>(values.as_ptr(), token);
         }
     }
 
@@ -120,14 +153,17 @@ impl Block {
         let n = plan.channels;
         let mut keys = vec![0.0; self.len * n];
         let mut values = keys.clone();
-        let mut row = Row::new();
+        let mut scratch = Scratch::new();
         for head in 0..plan.spec.kv_heads {
             for (t, (key, value)) in keys.chunks_exact_mut(n).zip(values.chunks_exact_mut(n)).enumerate() {
                 self.get(plan, head, t, key, value);
             }
             coded.set_head_constants(plan, head, &keys, &values);
-            for (t, (key, value)) in keys.chunks_exact_mut(n).zip(values.chunks_exact(n)).enumerate() {
-                Isa::best().run(Put { block: &mut coded, plan, head, token: t, key, value, row: &mut row });
+            let rows = Scratch::rows(n);
+            for (i, (keys, values)) in keys.chunks_mut(rows * n).zip(values.chunks(rows * n)).enumerate() {
+                let (block, scratch) = (&mut coded, &mut scratch);
+                let tokens = i * rows..i * rows + keys.len() / n;
+                Isa::best().run(Put { block, plan, heads: head..head + 1, tokens, keys, values, scratch });
             }
             if let Storage::PerChannel { bits } = plan.coded.key.storage {
                 let (bytes, _, _) = coded.head_mut(plan, head);
@@ -166,13 +202,14 @@ impl Block {
     pub(crate) fn stage(&self, plan: &Plan) -> Self {
         let mut staged = Self::new(plan, false, self.capacity, self.position, self.share.as_ref().map(Share::another));
         staged.len = self.len;
-        let mut row = Row::new();
+        let mut scratch = Scratch::new();
         let (mut key, mut value) = (vec![0.0; plan.channels], vec![0.0; plan.channels]);
         for head in 0..plan.spec.kv_heads {
             for t in 0..self.len {
                 self.get(plan, head, t, &mut key, &mut value);
-                let (key, value, row) = (&mut key[..], &value[..], &mut row);
-                Isa::best().run(Put { block: &mut staged, plan, head, token: t, key, value, row });
+                let (block, keys, values, scratch) = (&mut staged, &mut key[..], &value[..], &mut scratch);
+                let (heads, tokens) = (head..head + 1, t..t + 1);
+                Isa::best().run(Put { block, plan, heads, tokens, keys, values, scratch });
             }
         }
         staged
@@ -181,15 +218,18 @@ impl Block {
     /// Forgets the tokens from `len` on: their bytes become zero.
     pub(crate) fn truncate(&mut self, plan: &Plan, len: usize) {
         self.chain = None;
-        for token in len..self.len {
-            for head in 0..plan.spec.kv_heads {
-                let layout = plan.layout(self.coded);
-                let (keys, values, _) = self.head_mut(plan, head);
-                layout.key.clear(keys, token);
-                layout.value.clear(values, token);
-            }
-        }
+        (len..self.len).for_each(|token| self.clear(plan, token));
         self.len = len;
+    }
+
+    /// Zero bytes for a token.
+    pub(crate) fn clear(&mut self, plan: &Plan, token: usize) {
+        for head in 0..plan.spec.kv_heads {
+            let layout = plan.layout(self.coded);
+            let (keys, values, _) = self.head_mut(plan, head);
+            layout.key.clear(keys, token);
+            layout.value.clear(values, token);
+        }
     }
 }
 
@@ -197,11 +237,11 @@ impl Block {
 struct Put<'a> {
     block: &'a mut Block,
     plan: &'a Plan,
-    head: usize,
-    token: usize,
-    key: &'a mut [f32],
-    value: &'a [f32],
-    row: &'a mut Row,
+    heads: Range<usize>,
+    tokens: Range<usize>,
+    keys: &'a mut [f32],
+    values: &'a [f32],
+    scratch: &'a mut Scratch,
 }
 
 impl Op for Put<'_> {
@@ -210,8 +250,9 @@ impl Op for Put<'_> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<S: Simd>(self) -> usize {
+        let Self { block, plan, heads, tokens, keys, values, scratch } = self;
         // SAFETY: `Isa::run` has the instruction set.
-        unsafe { self.block.put::<S>(self.plan, self.head, self.token, self.key, self.value, self.row) }
+        unsafe { block.put::<S>(plan, heads, tokens, keys, values, scratch) }
     }
 }
 
@@ -265,12 +306,17 @@ impl Region {
             Storage::Float8(format) => format.decode(bytes[self.element(token, channel)]) * self.stored_scale(bytes),
             Storage::Int(code) => {
                 let at = self.scale_at(channel / code.group, token);
-                let scale = half(at);
-                let number =
-                    code.number(self.code(code, bytes, token, channel), code.two_grids && scale.is_sign_negative());
+                let (scale, second_grid) = match code.paired {
+                    true => grids::unpack(
+                        u16::from_le_bytes([bytes[at], bytes[at + 1]]),
+                        channel % code.group / code.part(),
+                    ),
+                    false => (half(at), false),
+                };
+                let number = code.number(self.code(code, bytes, token, channel), second_grid);
                 match code.min {
                     true => scale * (number + code.middle()) as f32 + half(at + self.mins - self.scales),
-                    false => (if code.two_grids { scale.abs() } else { scale }) * number as f32,
+                    false => scale * number as f32,
                 }
             }
             Storage::PerChannel { bits } => {
@@ -289,7 +335,7 @@ impl Region {
             Storage::Half => (0..self.channels).for_each(|c| bytes[2 * self.element(token, c)..][..2].fill(0)),
             Storage::Float8(_) => (0..self.channels).for_each(|c| bytes[self.element(token, c)] = 0),
             Storage::Int(code) => {
-                self.put_codes(code, bytes, token, &vec![0; self.channels]);
+                self.clear_codes(code, bytes, token);
                 for g in 0..code.groups(self.channels) {
                     let at = self.scale_at(g, token);
                     bytes[at..at + 2].fill(0);

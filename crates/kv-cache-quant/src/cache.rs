@@ -1,8 +1,9 @@
 //! Keys and values of one layer of one sequence.
 
 use crate::block::Block;
+use crate::centre::{Angles, ByChannel};
 use crate::codec::Codec;
-use crate::encode::{MAX_CHANNELS, Row, ggml_bytes, ggml_row_len, largest_of};
+use crate::encode::{MAX_CHANNELS, Scratch, ggml_bytes, ggml_row_len, largest};
 use crate::error::{shape, unsupported};
 use crate::layout::{Region, Storage};
 use crate::plan::Plan;
@@ -11,7 +12,9 @@ use crate::rotate::rotate;
 use crate::simd::{Isa, Op, Simd};
 use crate::spec::KvSpec;
 use crate::{Error, Result};
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The quantized keys and values of one layer of one sequence.
@@ -33,6 +36,8 @@ pub struct LayerCache {
     next_position: i64,
     pool: Option<Arc<Pool>>,
     clipped: u64,
+    /// Where the last key's centre was.
+    angles: Angles,
 }
 
 /// A block in a sequence.
@@ -70,7 +75,8 @@ impl LayerCache {
     }
 
     fn with_plan(plan: Plan, pool: Option<Arc<Pool>>) -> Result<Self> {
-        Ok(Self { plan: Arc::new(plan), blocks: VecDeque::new(), len: 0, next_position: 0, pool, clipped: 0 })
+        let (blocks, angles) = (VecDeque::new(), Angles::default());
+        Ok(Self { plan: Arc::new(plan), blocks, len: 0, next_position: 0, pool, clipped: 0, angles })
     }
 
     /// An empty cache of the same specification and pool.
@@ -147,7 +153,11 @@ impl LayerCache {
             slot.block = Arc::new(slot.block.copy(share));
         }
         let Some(block) = Arc::get_mut(&mut slot.block) else { return Ok(()) };
-        let written = Isa::best().run(PutToken { plan: &plan, block, index, keys, values });
+        let mut space = WORKSPACE.take().unwrap_or_default();
+        let (angles, space_of) = (&mut self.angles, &mut *space);
+        let token = PutToken { plan: &plan, block, index, keys, values, angles, space: space_of };
+        let written = Isa::best().run(token);
+        WORKSPACE.set(Some(space));
         self.clipped += written? as u64;
         self.len += 1;
         self.next_position += 1;
@@ -380,9 +390,10 @@ impl LayerCache {
         slot.block.get(plan, head, at, &mut k[..plan.channels], &mut v[..plan.channels]);
         plan.key_rotation.apply(&mut k[..d]);
         plan.value_rotation.apply(&mut v[..d]);
-        let mut angles = Vec::new();
-        plan.centres.angles(slot.block.position + at as i64, &mut angles);
-        plan.centres.subtract(head, &angles, -1.0, &mut k[..d]);
+        let (mut angles, mut by_channel) = (Angles::default(), ByChannel::new());
+        plan.centres.turn_to(slot.block.position + at as i64, &mut angles);
+        plan.centres.by_channel(&angles, &mut by_channel);
+        plan.centres.subtract(head, &by_channel, -1.0, &mut k[..d]);
         key.copy_from_slice(&k[..d]);
         value.copy_from_slice(&v[..d]);
     }
@@ -450,7 +461,27 @@ impl Block {
     }
 }
 
-/// A token's rows of all heads: checked, centred, rotated, written.
+/// Some heads' rows of a token, `[heads][channels]`, and their codes.
+struct Workspace {
+    keys: [f32; Scratch::VALUES],
+    values: [f32; Scratch::VALUES],
+    angles: ByChannel,
+    scratch: Scratch,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        let values = [0.0; Scratch::VALUES];
+        Self { keys: values, values, angles: ByChannel::new(), scratch: Scratch::new() }
+    }
+}
+
+thread_local! {
+    /// Kept, for it is needed for each token.
+    static WORKSPACE: Cell<Option<Box<Workspace>>> = const { Cell::new(None) };
+}
+
+/// A token's rows of all heads: centred, rotated, checked, written.
 struct PutToken<'a> {
     plan: &'a Plan,
     block: &'a mut Block,
@@ -458,6 +489,8 @@ struct PutToken<'a> {
     index: usize,
     keys: &'a [f32],
     values: &'a [f32],
+    angles: &'a mut Angles,
+    space: &'a mut Workspace,
 }
 
 impl Op for PutToken<'_> {
@@ -466,32 +499,41 @@ impl Op for PutToken<'_> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<S: Simd>(self) -> Result<usize> {
-        let Self { plan, block, index, keys, values } = self;
-        let (d, n) = (plan.spec.head_dim, plan.channels);
+        let Self { plan, block, index, keys, values, angles, space } = self;
+        let (d, n, kv_heads) = (plan.spec.head_dim, plan.channels, plan.spec.kv_heads);
         let token = block.len;
-        let mut angles = Vec::new();
-        plan.centres.angles(block.position + token as i64, &mut angles);
-        let (mut key, mut value) = ([0.0; MAX_CHANNELS], [0.0; MAX_CHANNELS]);
-        let mut row = Row::new();
-        let mut clipped = 0;
-        for (head, (k, v)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
-            key[..d].copy_from_slice(k);
-            value[..d].copy_from_slice(v);
-            plan.centres.subtract(head, &angles, 1.0, &mut key[..d]);
-            // SAFETY: `Isa::run` has the instruction set.
-            unsafe {
-                rotate::<S>(&plan.key_rotation, &mut key[..d]);
-                rotate::<S>(&plan.value_rotation, &mut value[..d]);
-            }
-            for (side, given, x) in [("key", k, &key), ("value", v, &value)] {
-                // SAFETY: as above.
-                let largest = unsafe { largest_of::<S>(&x[..n]) };
-                if largest.is_nan() || largest > HALF_MAX {
-                    return Err(refuse(side, index, head, given, largest));
+        plan.centres.turn_to(block.position + token as i64, angles);
+        plan.centres.by_channel(angles, &mut space.angles);
+        let (mut clipped, mut from) = (0, 0);
+        while from < kv_heads {
+            let heads = from..(from + Scratch::rows(n)).min(kv_heads);
+            from = heads.end;
+            let len = heads.len() * n;
+            let rows = space.keys[..len].chunks_exact_mut(n).zip(space.values[..len].chunks_exact_mut(n));
+            for (head, (key, value)) in heads.clone().zip(rows) {
+                key[..d].copy_from_slice(&keys[head * d..][..d]);
+                value[..d].copy_from_slice(&values[head * d..][..d]);
+                key[d..].fill(0.0);
+                value[d..].fill(0.0);
+                plan.centres.subtract(head, &space.angles, 1.0, &mut key[..d]);
+                // SAFETY: `Isa::run` has the instruction set.
+                unsafe {
+                    block.fetch::<S>(plan, head, token);
+                    rotate::<S>(&plan.key_rotation, &mut key[..d]);
+                    rotate::<S>(&plan.value_rotation, &mut value[..d]);
                 }
             }
+            let (key_rows, value_rows) = (&mut space.keys[..len], &space.values[..len]);
+            // SAFETY: as above; whole 16s.
+            let small = unsafe { are_small::<S>(key_rows) && are_small::<S>(value_rows) };
+            if !small && let Some(e) = refusal(index, heads.clone(), d, [(keys, key_rows), (values, value_rows)]) {
+                // What other heads have written already.
+                block.clear(plan, token);
+                return Err(e);
+            }
             // SAFETY: as above.
-            clipped += unsafe { block.put::<S>(plan, head, token, &mut key[..n], &value[..n], &mut row) };
+            clipped +=
+                unsafe { block.put::<S>(plan, heads, token..token + 1, key_rows, value_rows, &mut space.scratch) };
         }
         block.len += 1;
         Ok(clipped)
@@ -501,10 +543,47 @@ impl Op for PutToken<'_> {
 /// The largest number in half precision.
 const HALF_MAX: f32 = 65504.0;
 
-#[cold]
-fn refuse(side: &'static str, token: usize, head: usize, given: &[f32], largest: f32) -> Error {
-    match given.iter().position(|v| !v.is_finite()) {
-        Some(channel) => Error::NonFinite { side, token, head, channel, value: given[channel] },
-        None => Error::Overflow { side, token, head, value: largest },
+/// True if the length of all values together is within half precision, and with it every one. False for NaN.
+///
+/// # Safety
+/// The instruction set of S; whole 16s.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn are_small<S: Simd>(x: &[f32]) -> bool {
+    // SAFETY: the caller's; 16 values each.
+    unsafe {
+        // Several sums, so that an addition need not wait for the one before.
+        let mut sums = [S::splat(0.0); 4];
+        for x in x.as_chunks::<64>().0 {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let x = S::load(x.as_ptr().add(16 * i));
+                *sum = S::fma(x, x, *sum);
+            }
+        }
+        for x in x.as_chunks::<64>().1.as_chunks::<16>().0 {
+            let x = S::load(x.as_ptr());
+            sums[0] = S::fma(x, x, sums[0]);
+        }
+        S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3]))) <= HALF_MAX * HALF_MAX
     }
+}
+
+/// The first row of a head that cannot be stored: of keys and of values, what was given for all heads, and the padded rows of these heads.
+#[cold]
+#[inline(never)]
+fn refusal(token: usize, heads: Range<usize>, d: usize, sides: [(&[f32], &[f32]); 2]) -> Option<Error> {
+    let n = sides[0].1.len() / heads.len();
+    for (i, head) in heads.enumerate() {
+        for (side, (given, rows)) in ["key", "value"].into_iter().zip(sides) {
+            let given = &given[head * d..][..d];
+            if let Some(channel) = given.iter().position(|v| !v.is_finite()) {
+                return Some(Error::NonFinite { side, token, head, channel, value: given[channel] });
+            }
+            let value = largest(&rows[i * n..][..n]);
+            if value.is_nan() || value > HALF_MAX {
+                return Some(Error::Overflow { side, token, head, value });
+            }
+        }
+    }
+    None
 }

@@ -27,12 +27,12 @@ pub enum Codec {
     },
     /// Signed bytes with one half-precision scale per token and head, `largest magnitude / 127`.
     Int8,
-    /// 2, 3 or 4 bits: the levels that suit a normal variable ([`quant_core::lloyd_max`]) or an even grid, whichever errs less for a group; the
-    /// group's scale is fitted by least squares.
+    /// 2, 3 or 4 bits: levels that suit a normal variable, of two grids the one that errs less for a half of a group; each half's scale is fitted by
+    /// least squares, and both are kept in 16 bits.
     Lloyd {
         /// 2, 3 or 4.
         bits: u8,
-        /// Values that share a scale: 32, 64 or 128. The last group of a head is shorter where that does not divide the head.
+        /// Values whose scales share 16 bits: 32, 64 or 128. The last group of a head is shorter where that does not divide the head.
         group: usize,
     },
     /// A block type of ggml, the bytes of which [`LayerCache::ggml_row`](crate::LayerCache::ggml_row) gives.

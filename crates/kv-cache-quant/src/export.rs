@@ -9,7 +9,8 @@ use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 
 const MAGIC: [u8; 4] = *b"QKVC";
-const VERSION: u32 = 1;
+/// 2: groups of two scales and grids.
+const VERSION: u32 = 2;
 
 impl LayerCache {
     /// All that the cache holds. The same content gives the same bytes.

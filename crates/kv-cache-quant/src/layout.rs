@@ -7,13 +7,15 @@
 //! - Values: results are channels, steps are tokens. `[16 channels][4 tokens][channel][token of the 4]`.
 //!
 //! A *quad* is the four steps. Codes of fewer than 8 bits put several quads into the same 64 bytes, low bits first: 4-bit codes two, 2-bit codes four;
-//! of 3 and 5 bits the highest bit lies apart, eight quads in 64 bytes. Scales (and minima) are `[group][token]`, half precision, little endian.
+//! of 3 and 5 bits the highest bit lies apart, eight quads in 64 bytes. Scales (and minima) are `[group][token]`, 16 bits, little endian: half precision,
+//! or what [`grids`] has for two.
 //!
 //! Channels are padded to a multiple of 16.
 
 use crate::codec::{Codec, GgmlCode};
+use crate::grids;
+use crate::simd::Simd;
 pub(crate) use quant_core::float8::Float8;
-use quant_core::lloyd_max::lloyd_max_levels;
 
 /// How the codes of one side are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,13 +35,15 @@ pub(crate) enum Storage {
 pub(crate) struct IntCode {
     /// 2, 3, 4, 5 or 8.
     pub(crate) bits: u8,
-    /// Channels that share a scale.
+    /// Channels that share 16 bits of scale.
     pub(crate) group: usize,
     /// Whether there is a minimum. The number of a code is then the code less [`IntCode::middle`], so that sums of numbers are not all positive.
     pub(crate) min: bool,
-    /// Whether the sign of a scale chooses between the first and the last 16 of the table.
-    pub(crate) two_grids: bool,
-    /// The numbers, plus 128. Unused for 8 bits, whose codes are the numbers plus 128.
+    /// Whether a group is two halves of their own scales and grids ([`grids`]).
+    pub(crate) paired: bool,
+    /// Whether no scale is negative.
+    pub(crate) positive: bool,
+    /// The numbers, plus 128; those of a second grid from 16 on. Unused for 8 bits, whose codes are the numbers plus 128.
     pub(crate) table: [u8; 32],
 }
 
@@ -47,21 +51,22 @@ impl IntCode {
     fn new(bits: u8, group: usize, min: bool, numbers: impl IntoIterator<Item = i32>) -> Self {
         let mut table = [128; 32];
         table.iter_mut().zip(numbers).for_each(|(entry, n)| *entry = (n + 128) as u8);
-        Self { bits, group, min, two_grids: false, table }
+        Self { bits, group, min, paired: false, positive: false, table }
     }
 
-    /// The levels of [`lloyd_max_levels`], and an even grid of about the same span.
+    /// Two grids, two halves a group.
     pub(crate) fn lloyd(bits: u8, group: usize) -> Self {
-        let levels = lloyd_max_levels(bits).unwrap_or(&[]);
-        let mut code = Self::new(bits, group, false, []);
-        for (i, &level) in levels.iter().enumerate() {
-            let (up, down) = (levels.len() + i, levels.len() - 1 - i);
-            let even = even_step(bits) * (2 * i as i16 + 1);
-            for (at, level) in [(0, i16::from(level)), (16, even)] {
-                (code.table[at + up], code.table[at + down]) = ((128 + level) as u8, (128 - level) as u8);
-            }
-        }
-        Self { two_grids: true, ..code }
+        Self { paired: true, positive: true, table: grids::numbers(bits), ..Self::new(bits, group, false, []) }
+    }
+
+    /// Channels that share a scale.
+    pub(crate) const fn part(self) -> usize {
+        if self.paired { self.group / 2 } else { self.group }
+    }
+
+    /// What scales are multiples of.
+    pub(crate) const fn unit(self) -> f32 {
+        if self.paired { grids::UNIT } else { 1.0 }
     }
 
     /// Bits of the plane of low bits: 8, 4 or 2.
@@ -98,18 +103,15 @@ impl IntCode {
     }
 }
 
-/// Half a step of the even grid: levels are its odd multiples, the largest about that of the other grid.
-pub(crate) const fn even_step(bits: u8) -> i16 {
-    1 << (7 - bits)
-}
-
 impl Storage {
     pub(crate) fn new(codec: Codec, head_dim: usize, is_key: bool) -> Self {
         match codec {
             Codec::F16 => Self::Half,
             Codec::F8E4M3 { .. } => Self::Float8(Float8::E4M3),
             Codec::F8E5M2 { .. } => Self::Float8(Float8::E5M2),
-            Codec::Int8 => Self::Int(IntCode::new(8, head_dim.next_multiple_of(16), false, [])),
+            Codec::Int8 => {
+                Self::Int(IntCode { positive: true, ..IntCode::new(8, head_dim.next_multiple_of(16), false, []) })
+            }
             Codec::Lloyd { bits, group } => Self::Int(IntCode::lloyd(bits, group)),
             Codec::Kivi { bits } if is_key => Self::PerChannel { bits },
             Codec::Kivi { bits } => Self::Int(IntCode::new(bits, 32, true, -(1 << (bits - 1))..1 << (bits - 1))),
@@ -213,54 +215,105 @@ impl Region {
     }
 
     /// Writes a token's codes, one per channel, over what is there.
+    ///
+    /// # Safety
+    /// The instruction set of S.
     #[inline(always)]
-    pub(crate) fn put_codes(&self, code: IntCode, bytes: &mut [u8], token: usize, codes: &[u8]) {
-        match code.bits {
-            8 => self.put_plane::<8>(&mut bytes[..self.high], token, codes, 0),
-            4 => self.put_plane::<4>(&mut bytes[..self.high], token, codes, 0),
-            2 => self.put_plane::<2>(&mut bytes[..self.high], token, codes, 0),
-            3 => {
-                self.put_plane::<2>(&mut bytes[..self.high], token, codes, 0);
-                self.put_plane::<1>(&mut bytes[self.high..self.scales], token, codes, 2);
-            }
-            _ => {
-                self.put_plane::<4>(&mut bytes[..self.high], token, codes, 0);
-                self.put_plane::<1>(&mut bytes[self.high..self.scales], token, codes, 4);
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn put_codes<S: Simd>(&self, code: IntCode, bytes: &mut [u8], token: usize, codes: &[u8]) {
+        let (low, high) = bytes.split_at_mut(self.high);
+        let high = &mut high[..self.scales - self.high];
+        // SAFETY: the caller's.
+        unsafe {
+            match code.bits {
+                8 => self.put_plane::<S, 8>(low, token, codes, 0),
+                4 => self.put_plane::<S, 4>(low, token, codes, 0),
+                2 => self.put_plane::<S, 2>(low, token, codes, 0),
+                3 => {
+                    self.put_plane::<S, 2>(low, token, codes, 0);
+                    self.put_plane::<S, 1>(high, token, codes, 2);
+                }
+                _ => {
+                    self.put_plane::<S, 4>(low, token, codes, 0);
+                    self.put_plane::<S, 1>(high, token, codes, 4);
+                }
             }
         }
     }
 
     /// `BITS` bits of each code, from bit `from` on.
+    ///
+    /// # Safety
+    /// The instruction set of S.
     #[inline(always)]
-    fn put_plane<const BITS: usize>(&self, plane: &mut [u8], token: usize, codes: &[u8], from: u32) {
+    #[allow(unsafe_code)]
+    unsafe fn put_plane<S: Simd, const BITS: usize>(&self, plane: &mut [u8], token: usize, codes: &[u8], from: u32) {
         let per = 8 / BITS;
         let mask = ((1u32 << BITS) - 1) as u8;
         let (_, quads) = Self::outer_and_quads(self.is_key, self.tokens, self.channels);
         let stride = quads.div_ceil(per) * 64;
         if self.is_key {
             let (tile, lane) = (token / 16, token % 16 * 4);
-            let wide = u32::from_ne_bytes([mask; 4]);
-            let tile = &mut plane[tile * stride..][..stride];
-            for (pack, codes) in tile.as_chunks_mut::<64>().0.iter_mut().zip(codes.chunks(4 * per)) {
-                let mut word = 0;
-                for (j, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
-                    word |= ((u32::from_ne_bytes(*quad) >> from) & wide) << (j * BITS);
+            let packs = plane[tile * stride..][..stride].as_chunks_mut::<64>().0;
+            // Two quads of 8 codes, the second behind the first.
+            let wide = u64::from_le_bytes([mask; 8]);
+            let two = |codes: &[u8; 8]| {
+                let x = (u64::from_le_bytes(*codes) >> from) & wide;
+                (x | x >> (32 - BITS)) as u32
+            };
+            let put = |pack: &mut [u8; 64], word: u32| {
+                if let Some(four) = pack[lane..].first_chunk_mut() {
+                    *four = word.to_le_bytes();
                 }
-                pack[lane..lane + 4].copy_from_slice(&word.to_ne_bytes());
+            };
+            // Loops of known length, which become a few instructions a word.
+            match BITS {
+                8 => {
+                    for (pack, quad) in packs.iter_mut().zip(codes.as_chunks::<4>().0) {
+                        put(pack, u32::from_le_bytes(*quad));
+                    }
+                }
+                4 => {
+                    for (pack, codes) in packs.iter_mut().zip(codes.as_chunks::<8>().0) {
+                        put(pack, two(codes));
+                    }
+                }
+                2 => {
+                    for (pack, codes) in packs.iter_mut().zip(codes.as_chunks::<16>().0) {
+                        let eights = codes.as_chunks::<8>().0;
+                        put(pack, two(&eights[0]) | two(&eights[1]) << 4);
+                    }
+                }
+                _ => {
+                    for (pack, codes) in packs.iter_mut().zip(codes.chunks(32)) {
+                        let eights = codes.as_chunks::<8>().0.iter().enumerate();
+                        put(pack, eights.fold(0, |word, (i, codes)| word | two(codes) << (2 * i)));
+                    }
+                }
             }
         } else {
             let (quad, sub) = (token / 4, token % 4);
             // A lane's four bytes as a little-endian number.
-            let shift = quad % per * BITS + 8 * sub;
-            let mask = u32::from(mask);
-            let keep = !(mask << shift);
+            let to = (quad % per * BITS + 8 * sub) as u32;
             for (chunk, codes) in plane.chunks_exact_mut(stride).zip(codes.as_chunks::<16>().0) {
                 let Some(pack) = chunk[quad / per * 64..].first_chunk_mut::<64>() else { continue };
-                let fours = pack.as_chunks_mut::<4>().0;
-                for i in 0..16 {
-                    let code = (u32::from(codes[i]) >> from & mask) << shift;
-                    fours[i] = (u32::from_le_bytes(fours[i]) & keep | code).to_le_bytes();
-                }
+                // SAFETY: the caller's; 64 bytes, 16 codes.
+                unsafe { S::put_fields(pack.as_mut_ptr(), codes.as_ptr(), from, BITS as u32, to) };
+            }
+        }
+    }
+
+    /// Makes a token's codes zero.
+    pub(crate) fn clear_codes(&self, code: IntCode, bytes: &mut [u8], token: usize) {
+        let (low_stride, high_stride) = self.strides(code);
+        let bits = code.low_bits();
+        let per = 8 / bits;
+        for channel in 0..self.channels {
+            let (outer, quad, at) = self.place(token, channel);
+            let mask = (((1u32 << bits) - 1) << (quad % per * bits)) as u8;
+            bytes[outer * low_stride + quad / per * 64 + at] &= !mask;
+            if code.has_high() {
+                bytes[self.high + outer * high_stride + quad / 8 * 64 + at] &= !(1 << (quad % 8));
             }
         }
     }
@@ -284,6 +337,45 @@ impl Region {
     #[inline(always)]
     pub(crate) fn scale_at(&self, group: usize, token: usize) -> usize {
         self.scales + 2 * (group * self.tokens + token)
+    }
+
+    /// Asks for the memory that a token's row is written to.
+    ///
+    /// # Safety
+    /// The instruction set of S.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn fetch<S: Simd>(&self, bytes: *const u8, token: usize) {
+        let lines = |from: usize, count: usize, stride: usize| {
+            for i in 0..count {
+                // SAFETY: the caller's; an address is not read by asking for it.
+                unsafe { S::prefetch_near(bytes.wrapping_add(from + i * stride)) };
+            }
+        };
+        match self.storage {
+            Storage::Half | Storage::Float8(_) => {
+                let size = if self.storage == Storage::Half { 2 } else { 1 };
+                let (from, run) = (size * self.element(token, 0), 16 * size);
+                match self.is_key {
+                    true => lines(from, self.channels * run / 64, 64),
+                    false => lines(from, self.channels / 16, self.tokens * run),
+                }
+            }
+            Storage::Int(code) => {
+                let (low, high) = self.strides(code);
+                let high = if code.has_high() { high } else { 0 };
+                if self.is_key {
+                    lines(token / 16 * low, low / 64, 64);
+                    lines(self.high + token / 16 * high, high / 64, 64);
+                } else {
+                    let per = 8 / code.low_bits();
+                    lines(token / 4 / per * 64, self.channels / 16, low);
+                    lines(self.high + token / 32 * 64, if high > 0 { self.channels / 16 } else { 0 }, high);
+                }
+                lines(self.scale_at(0, token), code.groups(self.channels), 2 * self.tokens);
+            }
+            Storage::PerChannel { .. } => {}
+        }
     }
 
     /// Where KIVI's step of a channel is, for the 32 tokens around `token`.

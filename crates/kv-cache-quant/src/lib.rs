@@ -21,6 +21,7 @@ mod codec;
 mod encode;
 mod error;
 mod export;
+mod grids;
 mod layout;
 mod plan;
 mod pool;

@@ -94,9 +94,9 @@ fn presets_by_name() {
             Preset::Fp8 | Preset::Fp8E5m2 => 8.0625,
             Preset::Int8 => 8.125,
             Preset::K8v4 => 6.1875,
-            Preset::R4 => 4.375,
+            Preset::R4 => 4.25,
             Preset::R3 => 3.25,
-            Preset::R2 => 2.375,
+            Preset::R2 => 2.25,
         };
         assert_eq!((key + value) / 2.0, expected, "{preset}");
     }

@@ -8,7 +8,6 @@
 //! - [`error_metrics`]: how far a quantized tensor is from its source.
 //! - [`float8`]: the two formats of 8-bit floats.
 //! - [`input_stats`]: what a linear layer's inputs look like, the one calibration that serves every method.
-//! - [`lloyd_max`]: codebooks for normal variables.
 //! - [`rotation`]: the Walsh-Hadamard transform of rows.
 #![deny(unsafe_code)]
 
@@ -21,7 +20,6 @@ pub mod eight_bit;
 pub mod error_metrics;
 pub mod float8;
 pub mod input_stats;
-pub mod lloyd_max;
 pub mod rotation;
 mod syrk;
 mod upper_triangle;

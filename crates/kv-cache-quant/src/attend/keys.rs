@@ -1,6 +1,7 @@
 //! Logits of a block: rows of queries times keys.
 
 use super::queries::Queries;
+use crate::grids::GRID_BITS;
 use crate::layout::{Float8, IntCode, KIVI_TOKENS, Region};
 use crate::simd::Simd;
 
@@ -48,24 +49,39 @@ pub(crate) unsafe fn four<S: Simd, const BITS: usize, const OFFSET: usize>(
 #[derive(Clone, Copy)]
 pub(crate) struct Next {
     p: *const u8,
-    len: usize,
+    lines: usize,
+    /// Lines of a piece.
+    piece: usize,
 }
 
 impl Next {
     pub(crate) fn new(bytes: Option<&[u8]>) -> Self {
-        bytes.map_or(Self { p: std::ptr::null(), len: 0 }, |bytes| Self { p: bytes.as_ptr(), len: bytes.len() })
+        bytes.map_or(Self { p: std::ptr::null(), lines: 0, piece: 0 }, |bytes| Self {
+            p: bytes.as_ptr(),
+            lines: bytes.len() / 64,
+            piece: 0,
+        })
     }
 
-    /// Asks for the `i`-th of `n` pieces.
+    /// In this many pieces.
+    #[inline(always)]
+    pub(crate) fn cut(self, pieces: usize) -> Self {
+        Self { piece: (self.lines as u32).div_ceil((pieces as u32).max(1)) as usize, ..self }
+    }
+
+    /// Asks for the next piece.
     ///
     /// # Safety
     /// The instruction set of S.
     #[inline(always)]
-    pub(crate) unsafe fn fetch<S: Simd>(&self, i: usize, n: usize) {
-        for line in (self.len * i / n / 64)..(self.len * (i + 1) / n / 64) {
+    pub(crate) unsafe fn fetch<S: Simd>(&mut self) {
+        let count = self.piece.min(self.lines);
+        for _ in 0..count {
             // SAFETY: the caller's; an address is not read by asking for it.
-            unsafe { S::prefetch(self.p.wrapping_add(line * 64)) };
+            unsafe { S::prefetch(self.p) };
+            self.p = self.p.wrapping_add(64);
         }
+        self.lines -= count;
     }
 }
 
@@ -90,53 +106,69 @@ pub(crate) unsafe fn int_keys<S: Simd, const R: usize, const BITS: usize, const 
     unsafe {
         let table = S::table(code.table.as_ptr());
         let p = bytes.as_ptr();
+        let part = code.part() / 4;
+        let mut next = next.cut(tiles * groups);
         for tile in 0..tiles {
             let (low, high) = (p.add(tile * low_stride), p.add(region.high + tile * high_stride));
             let mut out = [S::splat(0.0); R];
             for g in 0..groups {
-                next.fetch::<S>(tile * groups + g, tiles * groups);
+                next.fetch::<S>();
                 let scales = p.add(region.scale_at(g, 16 * tile));
-                let grid = S::grids(scales);
-                let mut sums: [S::A; R] =
-                    std::array::from_fn(|r| S::sums(q.sums.get_unchecked(r * groups + g).wrapping_mul(-128)));
-                let (mut at, end) = (g * code.group / 4, ((g + 1) * code.group / 4).min(quads));
-                macro_rules! add_four {
-                    ($offset:expr) => {
-                        let codes = four::<S, BITS, $offset>(low, high, at);
-                        for (j, mut c) in codes.into_iter().enumerate() {
-                            if GRIDS {
-                                c = S::or(c, grid);
-                            }
-                            if BITS != 8 {
-                                c = S::lookup(table, c);
-                            }
-                            for (r, sum) in sums.iter_mut().enumerate() {
-                                *sum = S::dot(*sum, c, q.factors.as_ptr().add(r * quads + at + j));
-                            }
-                        }
-                        at += 4;
+                let scale = if GRIDS { S::paired(scales) } else { [S::halves(scales); 2] };
+                for (half, &scale) in scale.iter().enumerate().take(if GRIDS { 2 } else { 1 }) {
+                    let unit = if GRIDS { 2 * g + half } else { g };
+                    let (mut at, end) = (unit * part, ((unit + 1) * part).min(quads));
+                    if at >= end {
+                        break;
+                    }
+                    let grid = if half == 0 {
+                        S::grids::<{ GRID_BITS[0] }>(scales)
+                    } else {
+                        S::grids::<{ GRID_BITS[1] }>(scales)
                     };
-                }
-                while at < end {
-                    add_four!(0);
-                    if at < end {
+                    let sums_of = |r: usize| *q.sums.get_unchecked(r * q.parts + unit);
+                    let mut sums: [S::A; R] = std::array::from_fn(|r| S::sums(sums_of(r).wrapping_mul(-128)));
+                    macro_rules! add_four {
+                        ($offset:expr) => {
+                            let codes = four::<S, BITS, $offset>(low, high, at);
+                            for (j, mut c) in codes.into_iter().enumerate() {
+                                if GRIDS {
+                                    c = S::or(c, grid);
+                                }
+                                if BITS != 8 {
+                                    c = S::lookup(table, c);
+                                }
+                                for (r, sum) in sums.iter_mut().enumerate() {
+                                    *sum = S::dot(*sum, c, q.factors.as_ptr().add(r * quads + at + j));
+                                }
+                            }
+                            at += 4;
+                        };
+                    }
+                    // Only the plane of highest bits depends on where in eight quads this is.
+                    if matches!(BITS, 3 | 5) && at % 8 != 0 {
                         add_four!(4);
                     }
-                }
-                let scale = if GRIDS { S::abs_halves(scales) } else { S::halves(scales) };
-                for r in 0..R {
-                    out[r] = S::fma(S::totals(sums[r]), scale, out[r]);
-                }
-                if code.min {
-                    let min = S::halves(scales.add(region.mins - region.scales));
-                    let min = S::fma(scale, S::splat(code.middle() as f32), min);
-                    for (r, out) in out.iter_mut().enumerate() {
-                        *out = S::fma(min, S::splat(*q.sums.get_unchecked(r * groups + g) as f32), *out);
+                    while at < end {
+                        add_four!(0);
+                        if at < end {
+                            add_four!(4);
+                        }
+                    }
+                    for r in 0..R {
+                        out[r] = S::fma(S::totals(sums[r]), scale, out[r]);
+                    }
+                    if code.min {
+                        let min = S::halves(scales.add(region.mins - region.scales));
+                        let min = S::fma(scale, S::splat(code.middle() as f32), min);
+                        for (r, out) in out.iter_mut().enumerate() {
+                            *out = S::fma(min, S::splat(sums_of(r) as f32), *out);
+                        }
                     }
                 }
             }
             for (r, out) in out.iter().enumerate() {
-                S::store(logits.add(r * STRIDE + 16 * tile), S::mul(*out, S::splat(q.unit[r])));
+                S::store(logits.add(r * STRIDE + 16 * tile), S::mul(*out, S::splat(q.unit[r] * code.unit())));
             }
         }
     }
@@ -207,11 +239,12 @@ pub(crate) unsafe fn float_keys<S: Simd, const R: usize, F: Floats>(
 ) {
     let n = region.channels;
     let factor = F::FACTOR * region.stored_scale(bytes);
+    let mut next = next.cut(tiles);
     // SAFETY: the caller's.
     unsafe {
         for tile in 0..tiles {
             let p = bytes.as_ptr().add(tile * n * F::BYTES);
-            next.fetch::<S>(tile, tiles);
+            next.fetch::<S>();
             // Two sums, so that an addition need not wait for the one before.
             let mut out = [[S::splat(0.0); R]; 2];
             for c in (0..n).step_by(2) {
@@ -249,6 +282,7 @@ pub(crate) unsafe fn channel_keys<S: Simd, const R: usize>(
     // SAFETY: the caller's.
     unsafe {
         let mut steps = Vec::new();
+        let mut next = next.cut(tiles);
         for tile in 0..tiles {
             if 16 * tile % KIVI_TOKENS == 0 {
                 steps.clear();
@@ -258,7 +292,7 @@ pub(crate) unsafe fn channel_keys<S: Simd, const R: usize>(
                 }));
             }
             let p = bytes.as_ptr().add(tile * (n / per) * 16);
-            next.fetch::<S>(tile, tiles);
+            next.fetch::<S>();
             let mut out = [S::splat(0.0); R];
             for (c, &(step, min)) in steps.iter().enumerate() {
                 let code = S::small(p.add(c / per * 16), (c % per) as u32 * bits, bits);

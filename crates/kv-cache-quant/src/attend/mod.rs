@@ -16,6 +16,7 @@ mod keys;
 mod queries;
 mod unit;
 mod values;
+mod waves;
 
 use crate::Result;
 use crate::cache::LayerCache;

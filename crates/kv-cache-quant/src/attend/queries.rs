@@ -3,6 +3,7 @@
 use super::Task;
 use crate::encode::MAX_CHANNELS;
 use crate::layout::Storage;
+use crate::rotate::rotate;
 use crate::simd::{FACTOR_MAX, Simd};
 
 /// Most rows of a unit.
@@ -16,12 +17,13 @@ pub(crate) struct Queries {
     /// The same as whole numbers times `unit`, `[rows][channels / 4]`.
     pub(crate) factors: Vec<u64>,
     pub(crate) unit: [f32; MAX_ROWS],
-    /// Sums of the whole numbers over each group of the keys, `[rows][groups]`.
+    /// Sums of the whole numbers over the channels that share a scale, `[rows][parts]`.
     pub(crate) sums: Vec<i32>,
+    pub(crate) parts: usize,
     /// What the constant part of the centre adds to the logits.
     pub(crate) offset: [f32; MAX_ROWS],
-    /// What its turning part adds, `[rows][pairs]`.
-    pub(crate) waves: Vec<(f32, f32)>,
+    /// What its turning part adds, `[rows][2][pairs]`.
+    pub(crate) waves: Vec<f32>,
 }
 
 impl Queries {
@@ -41,10 +43,11 @@ impl Queries {
     ) {
         let plan = &task.cache.plan;
         let (d, n) = (plan.spec.head_dim, plan.channels);
-        let group = match plan.coded.key.storage {
-            Storage::Int(code) => code.group,
+        let part = match plan.coded.key.storage {
+            Storage::Int(code) => code.part(),
             _ => n,
         };
+        self.parts = n.div_ceil(part);
         self.whole.clear();
         self.whole.resize(padded * n, 0.0);
         self.factors.clear();
@@ -63,17 +66,20 @@ impl Queries {
                 self.turn(task, shift, x);
             }
             self.offset[r] = plan.centres.constant_logit(kv_head, &x[..d]);
-            plan.centres.waves(kv_head, &x[..d], &mut self.waves);
-            plan.key_rotation.apply(&mut x[..d]);
+            if let Some(pairs) = plan.centres.pairs(kv_head) {
+                pairs.waves(&x[..d], &mut self.waves);
+            }
+            // SAFETY: the caller's.
+            unsafe { rotate::<S>(&plan.key_rotation, &mut x[..d]) };
             self.whole[r * n..][..n].copy_from_slice(x);
             let largest = crate::encode::largest(x);
             self.unit[r] = largest / FACTOR_MAX;
             // Below 1e-30 the quotient would not be finite.
             let inverse = if largest > 1e-30 { FACTOR_MAX / largest } else { 0.0 };
-            for (g, x) in x.chunks(group).enumerate() {
+            for (g, x) in x.chunks(part).enumerate() {
                 let mut sum = 0i32;
                 for (i, x) in x.as_chunks::<16>().0.iter().enumerate() {
-                    let at = r * n / 4 + g * group / 4 + 4 * i;
+                    let at = r * n / 4 + g * part / 4 + 4 * i;
                     // SAFETY: four quads from `at` on are in `factors`.
                     unsafe {
                         let x = S::mul(S::load(x.as_ptr()), S::splat(inverse));

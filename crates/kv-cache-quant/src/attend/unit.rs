@@ -4,6 +4,7 @@ use super::Task;
 use super::keys::{E4M3, E5M2, Half, Next, STRIDE, channel_keys, float_keys, int_keys};
 use super::queries::{MAX_ROWS, Queries};
 use super::values::{Rows, float_values, int_values};
+use super::waves::Waves;
 use crate::block::Block;
 use crate::layout::{Float8, IntCode, Region, Storage};
 use crate::simd::{Op, Simd, exp};
@@ -47,9 +48,8 @@ impl Unit<'_> {
     unsafe fn over_blocks<S: Simd, const R: usize>(self) {
         let Self { task, kv_head, first, rows, blocks, sums, row_len } = self;
         let plan = &task.cache.plan;
-        let (n, centres) = (plan.channels, &plan.centres);
+        let n = plan.channels;
         let options = task.options;
-        let pairs = centres.pairs(kv_head);
         let sees: [Range<usize>; R] = std::array::from_fn(|r| match r < rows {
             true => task.sees(task.place(kv_head, first + r).0),
             false => 0..0,
@@ -58,10 +58,7 @@ impl Unit<'_> {
         let mut weight = [0.0f32; R];
         let mut queries = Queries::default();
         let mut prepared = None;
-        let (mut angles, mut angle_of) = (Vec::new(), i64::MIN);
-        // Of this block: cosine and sine of each pair, and a row's waves from its first position on.
-        let (mut turns, mut waves) = (vec![(0.0f32, 0.0f32); pairs], vec![(0.0f32, 0.0f32); pairs]);
-        let tables: Vec<_> = (0..pairs).map(|pair| centres.tables(kv_head, pair)).collect();
+        let mut waves = Waves::new(&plan.centres, kv_head);
         let mut logits = [0.0f32; STRIDE * MAX_ROWS];
         let mut start: usize = task.cache.blocks.iter().take(blocks.start).map(|slot| slot.block.len).sum();
         let mut slots = task.cache.blocks.range(blocks).peekable();
@@ -85,14 +82,6 @@ impl Unit<'_> {
                 unsafe { queries.prepare::<S>(&task, kv_head, first, rows, R, slot.shift) };
                 prepared = Some(slot.shift);
             }
-            if pairs > 0 {
-                match angle_of.checked_add(plan.spec.block as i64) {
-                    Some(next) if next == block.position => centres.next_block(&mut angles),
-                    _ => centres.angles(block.position, &mut angles),
-                }
-                angle_of = block.position;
-                turns.iter_mut().enumerate().for_each(|(pair, turn)| *turn = centres.angle(kv_head, pair, &angles));
-            }
             let layout = plan.layout(block.coded);
             let bytes = block.head(plan, kv_head);
             let (keys, rest) = bytes.split_at(layout.key.len);
@@ -103,6 +92,10 @@ impl Unit<'_> {
             let next = (Next::new(next.map(|n| n.0)), Next::new(next.map(|n| n.1)));
             // SAFETY: the caller's instruction set; the regions are those of the layout; 64 logits per row hold a block's.
             unsafe { block_logits::<S, R>(&layout.key, keys, tiles, &queries, next.0, logits.as_mut_ptr()) };
+            if let Some(waves) = &mut waves {
+                // SAFETY: as above; the queries are this head's.
+                unsafe { waves.add::<S, R>(&queries, block.position, logits.as_mut_ptr()) };
+            }
 
             let mut decay = [1.0f32; R];
             for r in 0..R {
@@ -117,21 +110,8 @@ impl Unit<'_> {
                     let q = &queries.whole[r * n..][..n];
                     offset += q.iter().zip(mean).map(|(q, m)| q * f16::from_le_bytes(*m).to_f32()).sum::<f32>();
                 }
-                for (pair, wave) in waves.iter_mut().enumerate() {
-                    let ((a, b), (cos, sin)) = (queries.waves[r * pairs + pair], turns[pair]);
-                    *wave = (a * cos + b * sin, b * cos - a * sin);
-                }
-                // SAFETY: the caller's instruction set; whole 16s of the row and of the tables.
-                unsafe {
-                    for t in 0..tiles {
-                        let p = l.as_mut_ptr().add(16 * t);
-                        let mut x = S::add(S::load(p), S::splat(offset));
-                        for (&(a, b), &(cos, sin)) in waves.iter().zip(&tables) {
-                            x = S::fma(S::splat(a), S::load(cos.as_ptr().add(16 * t)), x);
-                            x = S::fma(S::splat(b), S::load(sin.as_ptr().add(16 * t)), x);
-                        }
-                        S::store(p, x);
-                    }
+                if offset != 0.0 {
+                    l[..16 * tiles].iter_mut().for_each(|x| *x += offset);
                 }
                 if let Some(cap) = options.softcap {
                     l[..block.len].iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
@@ -148,7 +128,11 @@ impl Unit<'_> {
                         largest = S::max(S::load(l.as_ptr().add(16 * t)), largest);
                     }
                     let largest = S::largest(largest);
-                    decay[r] = if most[r] == f32::NEG_INFINITY { 0.0 } else { (most[r] - largest).exp() };
+                    decay[r] = match most[r] {
+                        f32::NEG_INFINITY => 0.0,
+                        same if same == largest => 1.0,
+                        less => (less - largest).exp(),
+                    };
                     most[r] = largest;
                     let largest = S::splat(largest);
                     let mut sum = S::splat(0.0);
@@ -171,17 +155,29 @@ impl Unit<'_> {
     }
 }
 
-/// A kernel for integer codes by bits and grids.
+/// A kernel for integer codes by bits, whether there are grids, and whether all scales are positive.
 macro_rules! by_bits {
-    ($code:expr, $S:ty, $R:expr, $kernel:ident($($arg:expr),*)) => {
-        match ($code.bits, $code.two_grids) {
-            (8, _) => $kernel::<$S, $R, 8, false>($($arg),*),
-            (5, _) => $kernel::<$S, $R, 5, false>($($arg),*),
-            (4, false) => $kernel::<$S, $R, 4, false>($($arg),*),
-            (4, true) => $kernel::<$S, $R, 4, true>($($arg),*),
-            (3, _) => $kernel::<$S, $R, 3, true>($($arg),*),
-            (_, false) => $kernel::<$S, $R, 2, false>($($arg),*),
-            (_, true) => $kernel::<$S, $R, 2, true>($($arg),*),
+    ($code:expr, $S:ty, $R:expr, int_keys($($arg:expr),*)) => {
+        match ($code.bits, $code.paired) {
+            (8, _) => int_keys::<$S, $R, 8, false>($($arg),*),
+            (5, _) => int_keys::<$S, $R, 5, false>($($arg),*),
+            (4, false) => int_keys::<$S, $R, 4, false>($($arg),*),
+            (4, true) => int_keys::<$S, $R, 4, true>($($arg),*),
+            (3, _) => int_keys::<$S, $R, 3, true>($($arg),*),
+            (_, false) => int_keys::<$S, $R, 2, false>($($arg),*),
+            (_, true) => int_keys::<$S, $R, 2, true>($($arg),*),
+        }
+    };
+    ($code:expr, $S:ty, $R:expr, int_values($($arg:expr),*)) => {
+        match ($code.bits, $code.paired, $code.positive) {
+            (8, _, true) => int_values::<$S, $R, 8, false, true>($($arg),*),
+            (8, _, false) => int_values::<$S, $R, 8, false, false>($($arg),*),
+            (5, ..) => int_values::<$S, $R, 5, false, false>($($arg),*),
+            (4, false, _) => int_values::<$S, $R, 4, false, false>($($arg),*),
+            (4, true, _) => int_values::<$S, $R, 4, true, true>($($arg),*),
+            (3, ..) => int_values::<$S, $R, 3, true, true>($($arg),*),
+            (_, false, _) => int_values::<$S, $R, 2, false, false>($($arg),*),
+            (_, true, _) => int_values::<$S, $R, 2, true, true>($($arg),*),
         }
     };
 }

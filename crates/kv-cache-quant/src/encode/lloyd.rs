@@ -1,258 +1,252 @@
-//! 2, 3 and 4 bits: the levels of a normal variable or an even grid, and a fitted scale.
+//! 2, 3 and 4 bits: for each half of a group the better of two grids, and fitted scales.
 //!
 //! For given codes the scale of least squared error is `sum x y / sum y^2` with the levels y, and it leaves the error `sum x^2 - (sum x y)^2 / sum y^2`.
-//! So a few scales are tried on both grids, the codes that each gives are judged by what the best scale for *them* would leave, and the best scale of
-//! the best codes is kept, in half precision; then the codes nearest to the values with that scale are written. An even grid is better for rows
-//! that rotation left far from normal: those with few large values.
+//! So codes of both grids are tried with the scale that suits a half's largest value, near enough: the nearest level of the middle of a 32nd part. What
+//! the best scale for them would leave decides. The scales of the two halves are rounded together ([`grids`]), and then the nearest codes are written.
+//!
+//! 16 halves at a time, so that what is done once a half is done in lanes.
 
-use super::{largest_finite, totals};
-use crate::layout::even_step;
-use crate::simd::{Simd, Steps};
-use half::f16;
-use quant_core::lloyd_max::{lloyd_max_levels, lloyd_max_sigma};
+use super::{Scratch, most_of};
+use crate::grids::{self, CELLS, GRID_BITS, Grid};
+use crate::layout::IntCode;
+use crate::simd::Simd;
 
-/// Where tried scales come from.
-#[derive(Clone, Copy)]
-enum Try {
-    /// The largest magnitude times this is the highest level.
-    Largest(f32),
-    /// The root mean square times this is what a level of 1 sigma stands for.
-    MeanSquare(f32),
-    /// On the even grid, the largest magnitude lies so many half steps above the highest level.
-    Even(f32),
+/// Halves at a time.
+const LANES: usize = 16;
+
+/// The sums that judge a grid: in lanes, a half each.
+struct Sums {
+    /// `sum |x| y`.
+    xy: [f32; LANES],
+    /// `sum y^2`.
+    yy: [f32; LANES],
 }
 
-/// What is tried, by bits: of many, those few that bring the error within 2 % of what all would.
-const fn tries<const BITS: usize, const TRIES: usize>() -> [Try; TRIES] {
-    let all: &[Try] = match BITS {
-        4 => &[Try::Largest(0.9), Try::Largest(1.0), Try::Even(0.0), Try::Even(0.7)],
-        3 => &[Try::Largest(0.8), Try::Largest(0.9), Try::MeanSquare(1.0), Try::Even(0.0), Try::Even(0.7)],
-        _ => &[Try::MeanSquare(0.9), Try::MeanSquare(1.0), Try::MeanSquare(1.1), Try::Even(0.0), Try::Even(0.8)],
-    };
-    match all.first_chunk() {
-        Some(tries) if all.len() == TRIES => *tries,
-        _ => panic!("4 bits have 4 tries, others 5"),
-    }
-}
-
-/// The two grids, above zero.
-struct Levels<const BITS: usize>;
-
-impl<const BITS: usize> Levels<BITS> {
-    const HALF: usize = 1 << (BITS - 1);
-    const SIGMA: f32 = match lloyd_max_sigma(BITS as u8) {
-        Some(sigma) => sigma,
-        None => panic!("2 to 4 bits"),
-    };
-    /// Half a step of the even grid: a power of two.
-    const STEP: f32 = even_step(BITS as u8) as f32;
-    /// The level nearest to a magnitude, and its index.
-    const NEAREST: Steps = Self::steps(false);
-    const INDEX: Steps = Self::steps(true);
-
-    const fn steps(indices: bool) -> Steps {
-        let Some(levels) = lloyd_max_levels(BITS as u8) else { panic!("2 to 4 bits") };
-        let (mut values, mut borders) = ([0.0; 8], [0.0; 8]);
-        let mut i = 0;
-        while i < Self::HALF {
-            values[i] = if indices { i as f32 } else { levels[i] as f32 };
-            if i > 0 {
-                borders[i] = (levels[i - 1] as f32 + levels[i] as f32) / 2.0;
-            }
-            i += 1;
-        }
-        Steps::new(values, borders, Self::HALF)
-    }
-
-    /// The index on the even grid of each magnitude, given in its steps.
-    ///
+impl Sums {
     /// # Safety
     /// The instruction set of S.
     #[inline(always)]
-    unsafe fn even_index<S: Simd>(t: S::F) -> S::F {
-        // SAFETY: the caller's.
-        unsafe { S::round(S::min(S::sub(t, S::splat(0.5)), S::splat((Self::HALF - 1) as f32))) }
-    }
-}
-
-/// Codes of whole 16s of finite values; gives the scale's bits, whose sign says that the grid is the even one. Zeros have the scale zero.
-///
-/// # Safety
-/// The instruction set of S; as many codes as values.
-#[inline(always)]
-pub(super) unsafe fn encode<S: Simd, const BITS: usize, const TRIES: usize>(x: &[f32], codes: &mut [u8]) -> u16 {
-    // SAFETY: the caller's.
-    unsafe {
-        let largest = largest_finite::<S>(x);
-        let (mut best, mut scale, mut even) = (0.0, 0.0, false);
-        let root = if BITS < 4 { root_mean_square::<S>(x) } else { 0.0 };
-        let top = (Levels::<BITS>::HALF * 2 - 1) as f32;
-        // Loops, not closures: only what is inlined is compiled for the caller's instruction set.
-        let mut inverse = [0.0; TRIES];
-        for (inverse, t) in inverse.iter_mut().zip(const { tries::<BITS, TRIES>() }) {
-            *inverse = match t {
-                Try::Largest(f) => 127.0 / (largest * f),
-                Try::MeanSquare(f) => Levels::<BITS>::SIGMA / (root * f),
-                // In whole steps.
-                Try::Even(steps) => (top + steps) * 0.5 / largest,
-            };
-        }
-        let sums = sums::<S, BITS, TRIES>(x, &inverse);
-        for (i, t) in const { tries::<BITS, TRIES>() }.iter().enumerate() {
-            let (xy, yy) = (sums[i], sums[i + 8]);
-            let gain = xy * (xy / yy);
-            if gain > best {
-                let on_even = matches!(t, Try::Even(_));
-                let unit = if on_even { 2.0 * Levels::<BITS>::STEP } else { 1.0 };
-                (best, scale, even) = (gain, xy / yy / unit, on_even);
-            }
-        }
-        let scale = f16::from_f32(scale);
-        let inverse = if scale.to_bits() == 0 { 0.0 } else { 1.0 / scale.to_f32() };
-        write::<S, BITS>(x, inverse, codes, even);
-        scale.to_bits() | u16::from(even && scale.to_bits() != 0) << 15
-    }
-}
-
-/// # Safety
-/// The instruction set of S.
-#[inline(always)]
-unsafe fn root_mean_square<S: Simd>(x: &[f32]) -> f32 {
-    // SAFETY: the caller's; 16 values each.
-    unsafe {
-        let mut squares = S::splat(0.0);
-        for v in x.as_chunks::<16>().0 {
-            let v = S::load(v.as_ptr());
-            squares = S::add(squares, S::mul(v, v));
-        }
-        (totals::<S, 1>(&[squares], &[squares])[0] / x.len() as f32).sqrt()
-    }
-}
-
-/// For each try, whose factor is `inverse`: `sum |x| y` with the levels y of the values times that, on the even grid in its steps; from the eighth
-/// on, `sum y^2`.
-///
-/// # Safety
-/// The instruction set of S.
-#[inline(always)]
-unsafe fn sums<S: Simd, const BITS: usize, const TRIES: usize>(x: &[f32], inverse: &[f32; TRIES]) -> [f32; 16] {
-    // SAFETY: the caller's; 16 values each.
-    unsafe {
-        let (mut xy, mut yy) = ([S::splat(0.0); TRIES], [S::splat(0.0); TRIES]);
-        for i in 0..TRIES {
-            for x in x.as_chunks::<16>().0 {
-                let v = S::abs(S::load(x.as_ptr()));
-                let t = S::mul(v, S::splat(inverse[i]));
-                let y = match (const { tries::<BITS, TRIES>() })[i] {
-                    Try::Even(_) => S::add(Levels::<BITS>::even_index::<S>(t), S::splat(0.5)),
-                    _ => S::steps(const { &Levels::<BITS>::NEAREST }, t),
-                };
-                xy[i] = S::add(xy[i], S::mul(v, y));
-                yy[i] = S::add(yy[i], S::mul(y, y));
-            }
-        }
-        totals::<S, TRIES>(&xy, &yy)
-    }
-}
-
-/// Codes, ascending from the lowest level: `half + index` for positive values, `half - 1 - index` for negative ones.
-///
-/// # Safety
-/// The instruction set of S; as many codes as values.
-#[inline(always)]
-unsafe fn write<S: Simd, const BITS: usize>(x: &[f32], inverse: f32, codes: &mut [u8], even: bool) {
-    let middle = (1 << (BITS - 1)) as f32 - 0.5;
-    let inverse = if even { inverse * (0.5 / Levels::<BITS>::STEP) } else { inverse };
-    for (x, codes) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0) {
-        // SAFETY: the caller's; 16 values and 16 codes.
+    unsafe fn new<S: Simd>(xy: &[S::F; LANES], yy: &[S::F; LANES]) -> Self {
+        let mut sums = Self { xy: [0.0; LANES], yy: [0.0; LANES] };
+        // SAFETY: the caller's; 16 values.
         unsafe {
-            let x = S::load(x.as_ptr());
-            let t = S::mul(S::abs(x), S::splat(inverse));
-            let index = match even {
-                true => Levels::<BITS>::even_index::<S>(t),
-                false => S::steps(const { &Levels::<BITS>::INDEX }, t),
-            };
-            let from_middle = S::copysign(S::add(index, S::splat(0.5)), x);
-            S::put_bytes(S::add(from_middle, S::splat(middle)), codes.as_mut_ptr());
+            S::store(sums.xy.as_mut_ptr(), S::gather::<false>(xy));
+            S::store(sums.yy.as_mut_ptr(), S::gather::<false>(yy));
+        }
+        sums
+    }
+}
+
+/// Codes and scales of rows of finite values. Zeros have scales of zero.
+///
+/// # Safety
+/// The instruction set of S; rows of whole 16s that the scratch takes.
+#[inline(always)]
+pub(super) unsafe fn encode<S: Simd, const BITS: usize>(code: &IntCode, rows: &[f32], n: usize, scratch: &mut Scratch) {
+    let (part, halves_of_row) = (code.part(), 2 * code.groups(n));
+    let count = rows.len() / n * halves_of_row;
+    let (mut row, mut channel, mut half) = (0, 0, 0);
+    for (batch, bits) in (0..count).step_by(LANES).zip(scratch.scales.chunks_mut(LANES / 2)) {
+        // Where each half begins, and its vectors. The second half of a row's last group may have none.
+        let mut places = [(0, 0); LANES];
+        for place in places.iter_mut().take(count - batch) {
+            *place = (row + channel, part.min(n - channel.min(n)) / 16);
+            (channel, half) = (channel + part, half + 1);
+            if half == halves_of_row {
+                (row, channel, half) = (row + n, 0, 0);
+            }
+        }
+        let slice = |(at, vectors): (usize, usize)| &rows[at.min(rows.len())..][..16 * vectors];
+        // SAFETY: the caller's; 16 values, 32 bytes, 16 codes each.
+        unsafe {
+            let zero = [S::splat(0.0); LANES];
+            let mut most = zero;
+            for i in 0..LANES {
+                most[i] = most_of::<S>(most[i], slice(places[i]));
+            }
+            let mut inverse = [0.0f32; LANES];
+            S::store(inverse.as_mut_ptr(), S::gather::<true>(&most));
+            for x in &mut inverse {
+                // The largest is in the last cell. Below 1e-30 the quotient would not be finite.
+                *x = if *x > 1e-30 { (CELLS as f32 - 1e-3) / *x } else { 0.0 };
+            }
+            let (mut xy, mut yy) = ([zero; 2], [zero; 2]);
+            let tables = const { grids::grids(BITS) };
+            for i in 0..LANES {
+                let factor = S::splat(inverse[i]);
+                for x in slice(places[i]).as_chunks::<16>().0 {
+                    let v = S::abs(S::load(x.as_ptr()));
+                    let cell = S::mul(v, factor);
+                    for grid in 0..2 {
+                        let y = S::lookup_floats(&tables[grid].cells, cell);
+                        xy[grid][i] = S::add(xy[grid][i], S::mul(v, y));
+                        yy[grid][i] = S::add(yy[grid][i], S::mul(y, y));
+                    }
+                }
+            }
+            let sums = [Sums::new::<S>(&xy[0], &yy[0]), Sums::new::<S>(&xy[1], &yy[1])];
+            let second = choose(&sums, &places, &mut inverse);
+            pack::<S>(&second, &mut inverse, bits);
+            for i in 0..LANES {
+                let (at, vectors) = places[i];
+                let grid: &Grid = &tables[usize::from(second[i])];
+                let codes = &mut scratch.codes[at.min(rows.len())..][..16 * vectors];
+                for (x, codes) in slice(places[i]).as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0) {
+                    S::put_codes(grid, S::load(x.as_ptr()), inverse[i], codes.as_mut_ptr());
+                }
+            }
         }
     }
+}
+
+/// Whether a half has the second grid; and the scale that suits its codes best. A half that is not there has the scale of its neighbour.
+#[inline(always)]
+fn choose(sums: &[Sums; 2], places: &[(usize, usize); LANES], scale: &mut [f32; LANES]) -> [bool; LANES] {
+    let [a, b] = sums;
+    let mut second = [false; LANES];
+    for i in 0..LANES {
+        let gain = |sums: &Sums| sums.xy[i] * (sums.xy[i] / sums.yy[i]);
+        second[i] = gain(b) > gain(a);
+        scale[i] = if second[i] { b.xy[i] / b.yy[i] } else { a.xy[i] / a.yy[i] };
+    }
+    for i in 0..LANES {
+        if places[i].1 == 0 {
+            (second[i], scale[i]) = (false, if i % 2 == 1 { scale[i - 1] } else { 0.0 });
+        }
+    }
+    second
+}
+
+/// The bits of each group; of its scales, what magnitudes are multiplied by to be in eighths of a level's unit.
+///
+/// # Safety
+/// The instruction set of S.
+#[inline(always)]
+unsafe fn pack<S: Simd>(second: &[bool; LANES], scale: &mut [f32; LANES], bits: &mut [u16]) {
+    let (mut bases, mut ratios, mut halves) = ([0.0f32; 16], [0u16; LANES / 2], [0u8; 32]);
+    for (i, pair) in scale.as_chunks::<2>().0.iter().enumerate() {
+        (ratios[i], bases[i]) = grids::divide(*pair);
+    }
+    // SAFETY: the caller's; 16 values, 32 bytes.
+    unsafe {
+        S::put_halves(S::load(bases.as_ptr()), halves.as_mut_ptr());
+        let mut rounded = [0u16; 16];
+        for (rounded, half) in rounded.iter_mut().zip(halves.as_chunks::<2>().0) {
+            *rounded = grids::round_base(u16::from_le_bytes(*half)).to_le();
+        }
+        S::store(bases.as_mut_ptr(), S::halves(rounded.as_ptr().cast()));
+        for (i, bits) in bits.iter_mut().enumerate() {
+            *bits = grids::pack(u16::from_le(rounded[i]), ratios[i], [second[2 * i], second[2 * i + 1]]);
+        }
+    }
+    for (i, pair) in scale.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        *pair = grids::scales(bases[i], ratios[i]).map(|s| if s > 0.0 { 0.125 / s } else { 0.0 });
+    }
+    const { assert!(GRID_BITS[0] == 15) };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::largest;
-    use crate::layout::IntCode;
     use crate::simd::{Isa, Op};
 
-    struct Encode<'a, const BITS: usize>(&'a [f32], &'a mut [u8]);
+    struct Encode<'a>(usize, IntCode, &'a [f32], &'a mut Scratch);
 
-    impl<const BITS: usize> Op for Encode<'_, BITS> {
-        type Output = u16;
+    impl Op for Encode<'_> {
+        type Output = ();
         #[inline(always)]
-        fn run<S: Simd>(self) -> u16 {
+        fn run<S: Simd>(self) {
+            let Self(n, code, rows, scratch) = self;
             // SAFETY: `Isa::run` has the instruction set.
             unsafe {
-                match BITS {
-                    4 => encode::<S, 4, 4>(self.0, self.1),
-                    3 => encode::<S, 3, 5>(self.0, self.1),
-                    _ => encode::<S, 2, 5>(self.0, self.1),
+                match code.bits {
+                    4 => encode::<S, 4>(&code, rows, n, scratch),
+                    3 => encode::<S, 3>(&code, rows, n, scratch),
+                    _ => encode::<S, 2>(&code, rows, n, scratch),
                 }
             }
         }
     }
 
     /// The same by all instruction sets.
-    fn encoded<const BITS: usize>(x: &[f32], codes: &mut [u8]) -> u16 {
-        let scale = Isa::Portable.run(Encode::<BITS>(x, codes));
+    fn encoded(n: usize, code: IntCode, rows: &[f32]) -> Scratch {
+        let mut scratch = Scratch::new();
+        Isa::Portable.run(Encode(n, code, rows, &mut scratch));
         for isa in Isa::available() {
-            let mut others = vec![0; x.len()];
-            assert_eq!(isa.run(Encode::<BITS>(x, &mut others)), scale, "{}", isa.name());
-            assert_eq!(others, codes, "{}", isa.name());
+            let mut other = Scratch::new();
+            isa.run(Encode(n, code, rows, &mut other));
+            let groups = rows.len() / n * code.groups(n);
+            assert_eq!(other.scales[..groups], scratch.scales[..groups], "{}", isa.name());
+            assert!(other.codes[..rows.len()] == scratch.codes[..rows.len()], "{}", isa.name());
         }
-        scale
+        scratch
     }
 
-    /// The error of `encode`, and that of the best of 400 scales on either grid.
-    fn errors<const BITS: usize>(x: &[f32]) -> (f64, f64) {
-        let table = IntCode::lloyd(BITS as u8, 64);
-        let mut codes = vec![0; x.len()];
-        let scale = encoded::<BITS>(x, &mut codes);
-        let (size, even) = (f16::from_bits(scale & 0x7fff).to_f64(), scale >> 15 != 0);
-        let found =
-            x.iter().zip(&codes).map(|(&x, &c)| (f64::from(x) - size * f64::from(table.number(c, even))).powi(2)).sum();
-        let mut best = f64::INFINITY;
-        for even in [false, true] {
-            for i in 1..400 {
-                let size = f64::from(i) * f64::from(largest(x)) / 100.0 / 127.0;
-                let error = |x: f32| {
-                    let levels =
-                        (0..1 << BITS).map(|c| (f64::from(x) - size * f64::from(table.number(c, even))).powi(2));
-                    levels.fold(f64::INFINITY, f64::min)
-                };
-                best = best.min(x.iter().map(|&x| error(x)).sum());
+    /// The error of `encode` of a group, and that of the best of 400 scales on either grid for each half.
+    fn errors(bits: u8, x: &[f32]) -> (f64, f64) {
+        let code = IntCode::lloyd(bits, 64);
+        let scratch = encoded(64, code, x);
+        let (mut found, mut best) = (0.0, 0.0);
+        for (half, x) in x.chunks(32).enumerate() {
+            let (scale, second) = grids::unpack(scratch.scales[0], half);
+            let error =
+                |x: f32, scale: f64, c: u8, second| (f64::from(x) - scale * f64::from(code.number(c, second))).powi(2);
+            let codes = scratch.codes[32 * half..].iter();
+            found += x.iter().zip(codes).map(|(&x, &c)| error(x, f64::from(scale), c, second)).sum::<f64>();
+            let largest = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+            let mut least = f64::INFINITY;
+            for (second, i) in (1..400).flat_map(|i| [(false, i), (true, i)]) {
+                let scale = f64::from(i) * f64::from(largest) / 100.0 / 127.0;
+                let nearest = |x| (0..1 << bits).map(|c| error(x, scale, c, second)).fold(f64::INFINITY, f64::min);
+                least = least.min(x.iter().map(|&x| nearest(x)).sum());
             }
+            best += least;
         }
         (found, best)
     }
 
     #[test]
-    fn near_the_best_scale_and_grid() {
-        // Near normal: sums of sines; few large values; all of one size.
+    fn near_the_best_scales_and_grids() {
+        // Near normal: sums of sines; few large values; all of one size; halves of different sizes.
         let wave = |i: usize| (0..6).map(|k| ((i * (7 * k + 3) + k) as f32 * 0.37).sin()).sum::<f32>();
-        let rows: [Vec<f32>; 3] = [
+        let rows: [Vec<f32>; 4] = [
             (0..64).map(wave).collect(),
             (0..64).map(|i| if i % 16 == 3 { 5.0 + wave(i) * 0.1 } else { wave(i) * 0.3 }).collect(),
             (0..64).map(|i| if i % 3 == 0 { 1.5 } else { -1.5 }).collect(),
+            (0..64).map(|i| if i < 32 { wave(i) } else { 0.4 * wave(i) }).collect(),
         ];
-        for (name, x) in ["near normal", "few large", "two values"].iter().zip(&rows) {
-            for (bits, (found, best)) in [(2, errors::<2>(x)), (3, errors::<3>(x)), (4, errors::<4>(x))] {
+        for (name, x) in ["near normal", "few large", "two values", "two sizes"].iter().zip(&rows) {
+            for bits in 2..=4 {
+                let (found, best) = errors(bits, x);
                 let power: f64 = x.iter().map(|&v| f64::from(v).powi(2)).sum();
-                assert!(found <= best * 1.15 + power * 1e-5, "{name}, {bits} bits: {found}, best {best}");
+                assert!(found <= best * 1.15 + power * 2e-3, "{name}, {bits} bits: {found}, best {best} of {power}");
             }
         }
-        let mut codes = [0; 16];
-        assert_eq!(encoded::<4>(&[0.0; 16], &mut codes), 0);
-        assert_eq!(encoded::<4>(&[1e-9; 16], &mut codes), 0);
+        for tiny in [0.0, 1e-9] {
+            assert_eq!(encoded(64, IntCode::lloyd(4, 64), &[tiny; 64]).scales[0] & grids::BASE, 0);
+        }
+    }
+
+    #[test]
+    fn halves_of_any_row() {
+        // Rows that end in a first half, in a short one, and more halves than lanes.
+        for (n, group, rows) in [(16, 64, 5), (48, 64, 3), (80, 64, 2), (128, 32, 7), (512, 32, 2), (128, 128, 4)] {
+            let x: Vec<f32> = (0..n * rows).map(|i| ((i * 37 + 11) as f32 * 0.731).sin()).collect();
+            for bits in 2..=4 {
+                let code = IntCode::lloyd(bits, group);
+                let scratch = encoded(n, code, &x);
+                let limit = [0.0, 0.0, 0.15, 0.04, 0.009][usize::from(bits)];
+                for (row, x) in x.chunks(n).enumerate() {
+                    let mut error = 0.0;
+                    for (c, x) in x.iter().enumerate() {
+                        let bits = scratch.scales[row * code.groups(n) + c / group];
+                        let (scale, second) = grids::unpack(bits, c % group / code.part());
+                        error += (x - scale * code.number(scratch.codes[row * n + c], second) as f32).powi(2);
+                    }
+                    let power: f32 = x.iter().map(|x| x * x).sum();
+                    assert!(error < limit * power, "{n} in {group}, {bits} bits: {}", error / power);
+                }
+            }
+        }
     }
 }

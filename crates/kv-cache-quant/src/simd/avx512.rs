@@ -1,12 +1,38 @@
 //! AVX-512 with VNNI and VBMI: a vector is a register.
 
-use super::{Isa, Simd, Steps, add_steps};
+use super::{Isa, Simd};
+use crate::grids::{BASE, BOTH, CELLS, FIRST, Grid, RATIO, STEP};
 use crate::layout::Float8;
 use std::arch::x86_64::*;
 
 /// The instruction set as a type.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
+
+/// What [`Simd::fold`] adds.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn apart<const N: usize>(a: __m512, b: __m512) -> (__m512, __m512) {
+    /// The lanes of a, and from 16 on of b, that are the first of each sum.
+    const fn first(n: usize) -> [i32; 16] {
+        let mut lanes = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            let of = i % 8;
+            lanes[i] = (i / 8 * 16 + of / n * 2 * n + of % n) as i32;
+            i += 1;
+        }
+        lanes
+    }
+    // SAFETY: the caller's; 16 numbers.
+    unsafe {
+        let first = _mm512_loadu_si512(const { &first(N) }.as_ptr().cast());
+        let second = _mm512_add_epi32(first, _mm512_set1_epi32(N as i32));
+        (_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
+    }
+}
 
 // Each function is the instructions it names; the caller has the instruction set, and memory as `Simd` asks.
 #[allow(clippy::undocumented_unsafe_blocks)]
@@ -24,6 +50,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch_near(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn codes(p: *const u8) -> __m512i {
@@ -67,6 +97,36 @@ impl Simd for Avx512 {
             let p = p.cast::<i32>();
             let (high, low) = (_mm512_set1_epi32(p.read_unaligned()), _mm512_set1_epi32(p.add(1).read_unaligned()));
             (_mm512_dpbusd_epi32(a.0, c, high), _mm512_dpbusd_epi32(a.1, c, low))
+        }
+    }
+    #[inline(always)]
+    unsafe fn signed(c: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(c, _mm512_set1_epi8(-128)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_signed(a: Self::A, c: __m512i, p: *const u64) -> Self::A {
+        unsafe {
+            let p = p.cast::<i32>();
+            let (high, low) = (_mm512_set1_epi32(p.read_unaligned()), _mm512_set1_epi32(p.add(1).read_unaligned()));
+            (_mm512_dpbusd_epi32(a.0, high, c), _mm512_dpbusd_epi32(a.1, low, c))
+        }
+    }
+    #[inline(always)]
+    unsafe fn weights(x: __m512, p: *mut u64) {
+        /// The second and the first bytes of the four lanes of each quad.
+        const ORDER: [u8; 32] = {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                order[i] = (i / 8 * 16 + i % 4 * 4 + if i % 8 < 4 { 1 } else { 0 }) as u8;
+                i += 1;
+            }
+            order
+        };
+        unsafe {
+            let order = _mm512_castsi256_si512(_mm256_loadu_si256(ORDER.as_ptr().cast()));
+            let bytes = _mm512_permutexvar_epi8(order, _mm512_cvtps_epi32(x));
+            _mm256_storeu_si256(p.cast(), _mm512_castsi512_si256(bytes));
         }
     }
     #[inline(always)]
@@ -123,10 +183,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_abs_ps(x) }
     }
     #[inline(always)]
-    unsafe fn copysign(x: __m512, sign: __m512) -> __m512 {
-        unsafe { _mm512_or_ps(x, _mm512_and_ps(sign, _mm512_set1_ps(-0.0))) }
-    }
-    #[inline(always)]
     unsafe fn add_above(to: __m512, t: __m512, border: f32, by: f32) -> __m512 {
         unsafe {
             let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(t, _mm512_set1_ps(border));
@@ -134,36 +190,45 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn steps(steps: &Steps, t: __m512) -> __m512 {
+    unsafe fn lookup_floats(table: &[f32; CELLS], at: __m512) -> __m512 {
         unsafe {
-            if steps.count <= 4 {
-                return add_steps::<Self>(steps, t);
-            }
-            let run = _mm512_min_ps(_mm512_mul_ps(t, _mm512_set1_ps(0.125)), _mm512_set1_ps(15.0));
-            let run = _mm512_cvttps_epi32(run);
-            let near = _mm512_permutexvar_ps(run, _mm512_loadu_ps(steps.near.as_ptr()));
-            let below = _mm512_permutexvar_ps(run, _mm512_loadu_ps(steps.below.as_ptr()));
-            let above = _mm512_permutexvar_ps(run, _mm512_loadu_ps(steps.above.as_ptr()));
-            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(t, near), below, above)
+            let (low, high) = (_mm512_loadu_ps(table.as_ptr()), _mm512_loadu_ps(table.as_ptr().add(16)));
+            _mm512_permutex2var_ps(low, _mm512_cvttps_epi32(at), high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn put_codes(grid: &Grid, x: __m512, inverse: f32, p: *mut u8) {
+        unsafe {
+            let t = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(inverse));
+            let run = _mm512_cvttps_epi32(_mm512_min_ps(t, _mm512_set1_ps(15.0)));
+            let near = _mm512_permutexvar_ps(run, _mm512_loadu_ps(grid.near.as_ptr()));
+            let below = _mm512_permutexvar_epi32(run, _mm512_loadu_si512(grid.below.as_ptr().cast()));
+            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(t, near);
+            let index = _mm512_mask_add_epi32(below, above, below, _mm512_set1_epi32(1));
+            let index = _mm512_xor_si512(index, _mm512_srai_epi32::<31>(_mm512_castps_si512(x)));
+            let code = _mm512_add_epi32(index, _mm512_set1_epi32(grid.count as i32));
+            _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(code));
         }
     }
     #[inline(always)]
     unsafe fn fold<const N: usize>(a: __m512, b: __m512) -> __m512 {
-        /// The lanes of a, and from 16 on of b, that are the first of each sum.
-        const fn first(n: usize) -> [i32; 16] {
-            let mut lanes = [0; 16];
-            let mut i = 0;
-            while i < 16 {
-                let of = i % 8;
-                lanes[i] = (i / 8 * 16 + of / n * 2 * n + of % n) as i32;
-                i += 1;
-            }
-            lanes
-        }
         unsafe {
-            let first = _mm512_loadu_si512(const { &first(N) }.as_ptr().cast());
-            let second = _mm512_add_epi32(first, _mm512_set1_epi32(N as i32));
-            _mm512_add_ps(_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
+            let (first, second) = apart::<N>(a, b);
+            _mm512_add_ps(first, second)
+        }
+    }
+    #[inline(always)]
+    unsafe fn fold_largest<const N: usize>(a: __m512, b: __m512) -> __m512 {
+        unsafe {
+            let (first, second) = apart::<N>(a, b);
+            _mm512_max_ps(first, second)
+        }
+    }
+    #[inline(always)]
+    unsafe fn reversed(x: __m512) -> __m512 {
+        unsafe {
+            let order = _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            _mm512_permutexvar_ps(order, x)
         }
     }
     #[inline(always)]
@@ -181,6 +246,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn put_bytes(x: __m512, p: *mut u8) {
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
+    }
+    #[inline(always)]
+    unsafe fn put_fields(p: *mut u8, codes: *const u8, from: u32, bits: u32, to: u32) {
+        unsafe {
+            let count = |n: u32| _mm_cvtsi32_si128(n as i32);
+            let code = _mm512_srl_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast())), count(from));
+            let mask = _mm512_set1_epi32((((1u32 << bits) - 1) << to) as i32);
+            let field = _mm512_and_si512(_mm512_sll_epi32(code, count(to)), mask);
+            let rest = _mm512_andnot_si512(mask, _mm512_loadu_si512(p.cast()));
+            _mm512_storeu_si512(p.cast(), _mm512_or_si512(rest, field));
+        }
     }
     #[inline(always)]
     unsafe fn put_halves(x: __m512, p: *mut u8) {
@@ -212,12 +288,23 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
-    unsafe fn abs_halves(p: *const u8) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm256_and_si256(_mm256_loadu_si256(p.cast()), _mm256_set1_epi16(0x7fff))) }
+    unsafe fn paired(p: *const u8) -> [__m512; 2] {
+        unsafe {
+            let bits = _mm256_loadu_si256(p.cast());
+            let base = _mm512_cvtph_ps(_mm256_and_si256(bits, _mm256_set1_epi16(BASE as i16)));
+            let ratio = _mm256_and_si256(bits, _mm256_set1_epi16(RATIO as i16));
+            let ratio = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(ratio));
+            let part = _mm512_fmadd_ps(ratio, _mm512_set1_ps(STEP as f32), _mm512_set1_ps(FIRST as f32));
+            let first = _mm512_mul_ps(base, part);
+            [first, _mm512_fmsub_ps(base, _mm512_set1_ps(BOTH as f32), first)]
+        }
     }
     #[inline(always)]
-    unsafe fn grids(p: *const u8) -> __m512i {
-        unsafe { _mm512_maskz_set1_epi32(_mm256_movepi16_mask(_mm256_loadu_si256(p.cast())), 0x1010_1010) }
+    unsafe fn grids<const BIT: u32>(p: *const u8) -> __m512i {
+        unsafe {
+            let bit = _mm256_test_epi16_mask(_mm256_loadu_si256(p.cast()), _mm256_set1_epi16((1u16 << BIT) as i16));
+            _mm512_maskz_set1_epi32(bit, 0x1010_1010)
+        }
     }
     #[inline(always)]
     unsafe fn floats8(format: Float8, p: *const u8) -> __m512 {

@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
+use crate::grids::{CELLS, Grid};
 use crate::layout::Float8;
 use std::sync::OnceLock;
 
@@ -16,6 +17,9 @@ use std::sync::OnceLock;
 ///
 /// Sums may pass through numbers that do not fit in i32, for they wrap; the results fit, with 512 factors at most: `512 * 128 * 32512 < 2^31`.
 pub(crate) const FACTOR_MAX: f32 = 32512.0;
+
+/// The largest weight: a factor without sign.
+pub(crate) const WEIGHT_MAX: f32 = 32767.0;
 
 /// Operations on 16 lanes.
 ///
@@ -37,6 +41,8 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Asks for the cache line at `p`, which may be anywhere, to be fetched into the second-level cache.
     unsafe fn prefetch(p: *const u8);
+    /// The same into the first-level cache.
+    unsafe fn prefetch_near(p: *const u8);
     /// 64 bytes.
     unsafe fn codes(p: *const u8) -> Self::C;
     /// The same four bytes in each lane.
@@ -53,6 +59,12 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sums(x: i32) -> Self::A;
     /// Adds to each lane the product of its four codes, without sign, with the four factors that [`Simd::quads`] wrote at `p`.
     unsafe fn dot(a: Self::A, c: Self::C, p: *const u64) -> Self::A;
+    /// The four bytes as numbers with a sign: less 128.
+    unsafe fn signed(c: Self::C) -> Self::C;
+    /// As [`Simd::dot`] with codes that have a sign, and the factors that [`Simd::weights`] wrote.
+    unsafe fn dot_signed(a: Self::A, c: Self::C, p: *const u64) -> Self::A;
+    /// Rounds 16 values from 0 to `WEIGHT_MAX` to factors, four quads at `p`.
+    unsafe fn weights(x: Self::F, p: *mut u64);
     /// The sums; they fit in i32.
     unsafe fn totals(a: Self::A) -> Self::F;
     /// Rounds 16 values within `FACTOR_MAX` to factors, four quads at `p`; their sum.
@@ -70,22 +82,48 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     /// Without sign.
     unsafe fn abs(x: Self::F) -> Self::F;
-    /// `x`, which is not negative, with this sign.
-    unsafe fn copysign(x: Self::F, sign: Self::F) -> Self::F;
     /// `to + by` where `t > border`, else `to`.
     unsafe fn add_above(to: Self::F, t: Self::F, border: f32, by: f32) -> Self::F;
-    /// The value of each lane's step.
+    /// The entry of the whole part of each lane, which is from 0 to 31.
+    unsafe fn lookup_floats(table: &[f32; CELLS], at: Self::F) -> Self::F;
+    /// Codes of 16 values on a grid, whose magnitudes times `inverse` are in eighths of its unit: ascending from the lowest level.
+    unsafe fn put_codes(grid: &Grid, x: Self::F, inverse: f32, p: *mut u8);
+    /// Lane `i`: of all lanes of vector `i` the largest, or else the sum, by halves, in the same order everywhere.
     #[inline(always)]
-    unsafe fn steps(steps: &Steps, t: Self::F) -> Self::F {
+    unsafe fn gather<const LARGEST: bool>(x: &[Self::F; 16]) -> Self::F {
         // SAFETY: the caller's.
-        unsafe { add_steps::<Self>(steps, t) }
+        unsafe {
+            let mut x = *x;
+            macro_rules! halve {
+                ($n:literal) => {
+                    for i in 0..$n {
+                        x[i] = match LARGEST {
+                            true => Self::fold_largest::<$n>(x[2 * i], x[2 * i + 1]),
+                            false => Self::fold::<$n>(x[2 * i], x[2 * i + 1]),
+                        };
+                    }
+                };
+            }
+            halve!(8);
+            halve!(4);
+            halve!(2);
+            halve!(1);
+            x[0]
+        }
     }
+    /// As [`Simd::fold`]: the larger instead of the sum.
+    unsafe fn fold_largest<const N: usize>(a: Self::F, b: Self::F) -> Self::F;
     /// The lanes of `a`, then those of `b`, in runs of `2 N`: the sums of lanes i and i + N of each run, 8 of `a` and 8 of `b`.
     unsafe fn fold<const N: usize>(a: Self::F, b: Self::F) -> Self::F;
+    /// The last lane first.
+    unsafe fn reversed(x: Self::F) -> Self::F;
     /// Of lanes i and i + 2^LOG: sum and difference.
     unsafe fn butterfly<const LOG: u32>(x: Self::F) -> Self::F;
     /// Rounds to whole numbers, ties to even, from 0 to 255, and writes 16 bytes.
     unsafe fn put_bytes(x: Self::F, p: *mut u8);
+    /// `bits` bits of each of 16 codes, from bit `from` on, into bit `to` on of the little-endian numbers of four bytes at `p`, 64 bytes; all else there
+    /// stays.
+    unsafe fn put_fields(p: *mut u8, codes: *const u8, from: u32, bits: u32, to: u32);
     /// Writes 16 half-precision numbers, rounded to nearest even.
     unsafe fn put_halves(x: Self::F, p: *mut u8);
     /// `a * b + c`.
@@ -101,63 +139,14 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// 16 half-precision numbers.
     unsafe fn halves(p: *const u8) -> Self::F;
-    /// The same without their signs.
-    unsafe fn abs_halves(p: *const u8) -> Self::F;
-    /// 16 in the four bytes of each lane where the half-precision number has a sign.
-    unsafe fn grids(p: *const u8) -> Self::C;
+    /// The scales of the halves of a group of 16 tokens ([`grids`](crate::grids)), in its unit.
+    unsafe fn paired(p: *const u8) -> [Self::F; 2];
+    /// 16 in the four bytes of each lane where the 16 bits at `p` have this bit.
+    unsafe fn grids<const BIT: u32>(p: *const u8) -> Self::C;
     /// 16 8-bit floats, to be multiplied by [`Float8::half_factor`].
     unsafe fn floats8(format: Float8, p: *const u8) -> Self::F;
     /// 16 bytes' `bits` bits from `from` on, as numbers.
     unsafe fn small(p: *const u8, from: u32, bits: u32) -> Self::F;
-}
-
-/// A function of up to 8 steps: `values[i]` above `borders[i]` and up to the next. Values are small whole numbers, so that their differences add up exactly.
-pub(crate) struct Steps {
-    values: [f32; 8],
-    /// The first is not used.
-    borders: [f32; 8],
-    count: usize,
-    /// The only border in `8 i .. 8 (i + 1)`, the last also beyond; infinity where there is none.
-    near: [f32; 16],
-    /// The values up to that border, and above it.
-    below: [f32; 16],
-    above: [f32; 16],
-}
-
-impl Steps {
-    /// # Panics
-    /// When built in a constant, as it is meant to be: if two borders are too near to each other, or one is not from 0 to 128.
-    pub(crate) const fn new(values: [f32; 8], borders: [f32; 8], count: usize) -> Self {
-        let mut steps = Self { values, borders, count, near: [f32::INFINITY; 16], below: [0.0; 16], above: [0.0; 16] };
-        let (mut i, mut step) = (0, 0);
-        while i < 16 {
-            (steps.below[i], steps.above[i]) = (values[step], values[step]);
-            if step + 1 < count && borders[step + 1] < 8.0 * (i as f32 + 1.0) {
-                step += 1;
-                assert!(borders[step] >= 8.0 * i as f32, "two borders in a run of 8");
-                (steps.near[i], steps.above[i]) = (borders[step], values[step]);
-            }
-            i += 1;
-        }
-        assert!(step + 1 == count, "a border above 128");
-        steps
-    }
-}
-
-/// [`Simd::steps`], one after another.
-///
-/// # Safety
-/// The instruction set of S.
-#[inline(always)]
-unsafe fn add_steps<S: Simd>(steps: &Steps, t: S::F) -> S::F {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut value = S::splat(steps.values[0]);
-        for i in 1..steps.count {
-            value = S::add_above(value, t, steps.borders[i], steps.values[i] - steps.values[i - 1]);
-        }
-        value
-    }
 }
 
 /// `e^x` within 2 ulp for x from -87 to 0, for smaller x at most `e^-87`.
@@ -313,14 +302,21 @@ mod tests {
                 push("a bit up", field(1, 1, 4));
                 push("a bit down", field(7, 1, 2));
                 let low = S::field(codes, 0, 4, 0);
-                let index = S::or(low, S::grids(halves.as_ptr()));
+                let index = S::or(low, S::grids::<15>(halves.as_ptr()));
                 let looked = S::lookup(S::table(table.as_ptr()), index);
                 push("lookup", S::totals(S::dot(S::sums(0), looked, &quads[3])));
                 let index = S::or(low, S::splat_quad(0x1000_1000));
                 let looked = S::lookup(S::table(table.as_ptr()), index);
                 push("lookup by quad", S::totals(S::dot(S::sums(0), looked, &quads[1])));
                 push("halves", S::halves(halves.as_ptr()));
-                push("abs halves", S::abs_halves(halves.as_ptr()));
+                let looked = S::lookup(S::table(table.as_ptr()), S::or(low, S::grids::<5>(halves.as_ptr())));
+                push("lookup by another bit", S::totals(S::dot(S::sums(0), looked, &quads[3])));
+                let [first, second] = S::paired(halves.as_ptr());
+                push("first scale", first);
+                push("second scale", second);
+                let mut weights = [0; 4];
+                S::weights(S::abs(S::mul(S::load(values.as_ptr()), S::splat(0.9))), weights.as_mut_ptr());
+                push("dot with signs", S::totals(S::dot_signed(S::sums(5), S::signed(codes), &weights[2])));
                 push("e4m3", S::floats8(Float8::E4M3, bytes.as_ptr()));
                 push("e5m2", S::floats8(Float8::E5M2, bytes.as_ptr()));
                 push("small", S::small(bytes.as_ptr(), 4, 2));
@@ -328,17 +324,21 @@ mod tests {
                 let x = S::mul(S::load(values.as_ptr()), S::splat(1e-3));
                 push("min", S::min(x, S::splat(0.5)));
                 push("abs", S::abs(x));
-                push("copysign", S::copysign(S::splat(2.5), x));
                 push("add above", S::add_above(x, S::abs(x), 7.0, 3.0));
                 let y = S::mul(S::load(values.as_ptr()), S::splat(0.7));
-                let steps = const {
-                    &Steps::new([1.0, 4.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 7.5, 61.0, 0.0, 0.0, 0.0, 0.0, 0.0], 3)
-                };
-                push("steps", S::steps(steps, S::mul(S::abs(x), S::splat(5.0))));
+                push("by cells", S::lookup_floats(&crate::grids::grids(4)[0].cells, S::abs(x)));
+                for (name, bits) in [("codes of 2", 2), ("codes of 3", 3), ("codes of 4", 4)] {
+                    let mut codes = [0u8; 16];
+                    S::put_codes(&crate::grids::grids(bits)[1], x, 0.7, codes.as_mut_ptr());
+                    push(name, S::small(codes.as_ptr(), 0, 8));
+                }
+                push("larger 8", S::fold_largest::<8>(x, y));
+                push("larger 1", S::fold_largest::<1>(x, y));
                 push("folded 8", S::fold::<8>(x, y));
                 push("folded 4", S::fold::<4>(x, y));
                 push("folded 2", S::fold::<2>(x, y));
                 push("folded 1", S::fold::<1>(x, y));
+                push("reversed", S::reversed(x));
                 push("apart 1", S::butterfly::<0>(x));
                 push("apart 2", S::butterfly::<1>(x));
                 push("apart 4", S::butterfly::<2>(x));
@@ -346,6 +346,9 @@ mod tests {
                 let mut stored = [0u8; 32];
                 S::put_bytes(S::mul(S::abs(x), S::splat(2.5)), stored.as_mut_ptr());
                 push("bytes", S::small(stored.as_ptr(), 0, 8));
+                let mut fields = bytes.clone();
+                S::put_fields(fields.as_mut_ptr(), bytes[9..].as_ptr(), 1, 4, 20);
+                push("fields", S::totals(S::dot(S::sums(0), S::codes(fields.as_ptr()), &quads[0])));
                 S::put_halves(S::mul(x, S::splat(1.0 / 3.0)), stored.as_mut_ptr());
                 push("stored halves", S::halves(stored.as_ptr()));
                 push("largest", S::splat(S::largest(S::load(values.as_ptr()))));

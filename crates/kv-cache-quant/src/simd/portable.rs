@@ -1,6 +1,7 @@
 //! Plain Rust: runs everywhere, and is the twin that the others are tested against.
 
 use super::{Isa, Simd};
+use crate::grids::{BASE, BOTH, CELLS, FIRST, Grid, RATIO, STEP};
 use crate::layout::Float8;
 use half::f16;
 
@@ -43,6 +44,8 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
     #[inline(always)]
+    unsafe fn prefetch_near(_: *const u8) {}
+    #[inline(always)]
     unsafe fn codes(p: *const u8) -> [u8; 64] {
         unsafe { p.cast::<[u8; 64]>().read_unaligned() }
     }
@@ -82,6 +85,24 @@ impl Simd for Portable {
             }
         }
         a
+    }
+    #[inline(always)]
+    unsafe fn signed(c: [u8; 64]) -> [u8; 64] {
+        c.map(|x| x ^ 0x80)
+    }
+    #[inline(always)]
+    unsafe fn dot_signed(mut a: [i32; 16], c: [u8; 64], p: *const u64) -> [i32; 16] {
+        let q = unsafe { p.cast::<[i16; 4]>().read_unaligned() }.map(i32::from);
+        for (sum, c) in a.iter_mut().zip(c.as_chunks::<4>().0) {
+            for j in 0..4 {
+                *sum = sum.wrapping_add(i32::from(c[j] as i8) * q[j]);
+            }
+        }
+        a
+    }
+    #[inline(always)]
+    unsafe fn weights(x: [f32; 16], p: *mut u64) {
+        unsafe { p.cast::<[i16; 16]>().write_unaligned(map(x, |x| x.round_ties_even() as i16)) };
     }
     #[inline(always)]
     unsafe fn totals(a: [i32; 16]) -> [f32; 16] {
@@ -131,10 +152,6 @@ impl Simd for Portable {
         map(x, f32::abs)
     }
     #[inline(always)]
-    unsafe fn copysign(x: [f32; 16], sign: [f32; 16]) -> [f32; 16] {
-        zip(x, sign, f32::copysign)
-    }
-    #[inline(always)]
     unsafe fn add_above(to: [f32; 16], t: [f32; 16], border: f32, by: f32) -> [f32; 16] {
         zip(to, t, |to, t| if t > border { to + by } else { to })
     }
@@ -147,6 +164,33 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
+    unsafe fn fold_largest<const N: usize>(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| {
+            let (x, i) = if i < 8 { (&a, i) } else { (&b, i - 8) };
+            let at = i / N * 2 * N + i % N;
+            if x[at] > x[at + N] { x[at] } else { x[at + N] }
+        })
+    }
+    #[inline(always)]
+    unsafe fn lookup_floats(table: &[f32; CELLS], at: [f32; 16]) -> [f32; 16] {
+        map(at, |at| table[at as usize % CELLS])
+    }
+    #[inline(always)]
+    unsafe fn put_codes(grid: &Grid, x: [f32; 16], inverse: f32, p: *mut u8) {
+        let code = |x: f32| {
+            let t = x.abs() * inverse;
+            let run = t.min(15.0) as usize;
+            let index = grid.below[run] + i32::from(t > grid.near[run]);
+            (grid.count as i32 + if x.is_sign_negative() { !index } else { index }) as u8
+        };
+        unsafe { p.cast::<[u8; 16]>().write_unaligned(map(x, code)) }
+    }
+    #[inline(always)]
+    unsafe fn reversed(mut x: [f32; 16]) -> [f32; 16] {
+        x.reverse();
+        x
+    }
+    #[inline(always)]
     unsafe fn butterfly<const LOG: u32>(x: [f32; 16]) -> [f32; 16] {
         let bit = 1 << LOG;
         std::array::from_fn(|i| if i & bit == 0 { x[i] + x[i | bit] } else { x[i ^ bit] - x[i] })
@@ -154,6 +198,18 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn put_bytes(x: [f32; 16], p: *mut u8) {
         unsafe { p.cast::<[u8; 16]>().write_unaligned(map(x, |x| x.round_ties_even() as u8)) }
+    }
+    #[inline(always)]
+    unsafe fn put_fields(p: *mut u8, codes: *const u8, from: u32, bits: u32, to: u32) {
+        let (mask, p) = ((1u32 << bits) - 1, p.cast::<[[u8; 4]; 16]>());
+        unsafe {
+            let (mut fours, codes) = (p.read_unaligned(), codes.cast::<[u8; 16]>().read_unaligned());
+            for (four, code) in fours.iter_mut().zip(codes) {
+                let field = (u32::from(code) >> from & mask) << to;
+                *four = (u32::from_le_bytes(*four) & !(mask << to) | field).to_le_bytes();
+            }
+            p.write_unaligned(fours);
+        }
     }
     #[inline(always)]
     unsafe fn put_halves(x: [f32; 16], p: *mut u8) {
@@ -187,13 +243,16 @@ impl Simd for Portable {
         unsafe { map(half_bits(p), |x| f16::from_bits(x).to_f32()) }
     }
     #[inline(always)]
-    unsafe fn abs_halves(p: *const u8) -> [f32; 16] {
-        unsafe { map(half_bits(p), |x| f16::from_bits(x & 0x7fff).to_f32()) }
+    unsafe fn paired(p: *const u8) -> [[f32; 16]; 2] {
+        let bits = unsafe { half_bits(p) };
+        let first = map(bits, |x| f16::from_bits(x & BASE).to_f32() * (FIRST + STEP * u32::from(x & RATIO)) as f32);
+        let both = map(bits, |x| f16::from_bits(x & BASE).to_f32() * BOTH as f32);
+        [first, zip(both, first, |a, b| a - b)]
     }
     #[inline(always)]
-    unsafe fn grids(p: *const u8) -> [u8; 64] {
+    unsafe fn grids<const BIT: u32>(p: *const u8) -> [u8; 64] {
         let bits = unsafe { half_bits(p) };
-        std::array::from_fn(|i| if bits[i / 4] >> 15 != 0 { 16 } else { 0 })
+        std::array::from_fn(|i| if bits[i / 4] >> BIT & 1 != 0 { 16 } else { 0 })
     }
     #[inline(always)]
     unsafe fn floats8(format: Float8, p: *const u8) -> [f32; 16] {

@@ -54,9 +54,9 @@ pub const ROWS: &[Entry] = &[
     row("`r4`, groups of 128", "r4g128", Centring::Planted(64)),
     row("`r3`", "r3", Centring::Planted(64)),
     row("KIVI, 2 bits", "kivi2", Centring::None),
-    row("`r2` keys", "r2g32", Centring::Planted(64)),
-    row("`r2` values", "r2", Centring::Planted(64)),
-    row("`r2` keys, block means", "r2g32", Centring::BlockMean),
+    row("`r2`, groups of 32", "r2g32", Centring::Planted(64)),
+    row("`r2`", "r2", Centring::Planted(64)),
+    row("`r2`, block means", "r2", Centring::BlockMean),
 ];
 
 #[derive(Clone, Copy, Debug)]
