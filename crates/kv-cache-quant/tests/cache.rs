@@ -220,6 +220,17 @@ fn an_export_belongs_to_its_specification() {
 }
 
 #[test]
+fn exports_of_another_version_are_refused() {
+    let mut cache = LayerCache::new(spec("r4", "r4")).unwrap();
+    append(&mut cache, &rows(), 0, 40);
+    let mut bytes = cache.export();
+    assert_eq!(bytes[4..8], [2, 0, 0, 0]);
+    bytes[4] = 1;
+    let error = cache.import(&bytes).unwrap_err();
+    assert!(error.to_string().contains("version"), "{error}");
+}
+
+#[test]
 fn refused_rows_change_nothing() {
     for (key, value) in [("f16", "f16"), ("int8", "r4"), ("q4_1", "q8_0"), ("kivi2", "fp8")] {
         let mut cache = LayerCache::new(spec(key, value)).unwrap();

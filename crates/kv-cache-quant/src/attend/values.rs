@@ -178,7 +178,8 @@ pub(crate) unsafe fn int_values<S: Simd, const R: usize, const BITS: usize, cons
                         chunk += $count;
                     };
                 }
-                if S::ROWS > 4 && R <= 4 {
+                // Registers for two, and what a grid costs to share.
+                if GRIDS && S::ROWS > 4 && R <= 4 {
                     while chunk + 2 <= channels.end / 16 {
                         add_chunks!(2);
                     }

@@ -82,7 +82,9 @@ pub fn measure_speed(
         }
         let mut samples = Vec::with_capacity(repetitions);
         for repetition in 0..=repetitions {
-            cache.truncate(depth);
+            if cache.truncate(depth) < depth {
+                model.forward(before, &mut cache, LogitRows::None)?;
+            }
             let start = Instant::now();
             for piece in test[..count].chunks(step) {
                 model.forward(piece, &mut cache, LogitRows::Last)?;

@@ -13,8 +13,8 @@ pub trait LanguageModel {
     /// A choice that the model cannot follow.
     fn new_cache(&self, choice: CacheChoice) -> Result<Self::Cache>;
 
-    /// Forgets all tokens from `len` on.
-    fn truncate(cache: &mut Self::Cache, len: usize);
+    /// Forgets all tokens from `len` on, or all where the cache cannot do that. Gives the number of tokens left.
+    fn truncate(cache: &mut Self::Cache, len: usize) -> usize;
 
     /// Tokens a sequence can have.
     fn max_context(&self) -> usize;
@@ -33,8 +33,8 @@ impl LanguageModel for Model {
         self.new_cache_of(choice)
     }
 
-    fn truncate(cache: &mut KvCache, len: usize) {
-        cache.truncate(len);
+    fn truncate(cache: &mut KvCache, len: usize) -> usize {
+        cache.truncate(len)
     }
 
     fn max_context(&self) -> usize {

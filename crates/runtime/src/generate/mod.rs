@@ -221,9 +221,9 @@ impl<'m, M: LanguageModel> Generator<'m, M> {
     /// Cuts the cache to what it has in common with the prompt, without its last token: that one gives the first logits.
     fn keep_common_prefix(&mut self, prompt: &[u32]) -> usize {
         let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
-        M::truncate(&mut self.cache, common);
-        self.cached.truncate(common);
-        common
+        let kept = M::truncate(&mut self.cache, common);
+        self.cached.truncate(kept);
+        kept
     }
 
     /// Logits after the last of `tokens`, or nothing where nobody asks.

@@ -19,8 +19,9 @@ impl LanguageModel for Parrot {
         Ok(Vec::new())
     }
 
-    fn truncate(cache: &mut Vec<u32>, len: usize) {
+    fn truncate(cache: &mut Vec<u32>, len: usize) -> usize {
         cache.truncate(len);
+        cache.len()
     }
 
     fn max_context(&self) -> usize {

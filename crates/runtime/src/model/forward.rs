@@ -120,6 +120,9 @@ impl Model {
             x = (x + layer.down.forward(&self.backend, &product)?)?;
         }
         cache.advance(count);
+        if let Some(window) = self.config.sliding_window.filter(|_| self.backend.own_kernels) {
+            cache.forget_outside(window);
+        }
         if from == count {
             return Ok(None);
         }

@@ -18,7 +18,12 @@ pub struct KvCache {
     bytes_per_token: usize,
     kv_heads: usize,
     head_dim: usize,
+    /// The sliding window outside of which tokens have been forgotten.
+    window: Option<usize>,
 }
+
+/// So many tokens more than the window are kept, so that a cut of a few last ones does not cost all.
+const SLACK: usize = 64;
 
 /// Keys and values of one layer.
 #[derive(Debug)]
@@ -48,6 +53,7 @@ impl KvCache {
             bytes_per_token: config.num_layers * a_layer,
             kv_heads,
             head_dim,
+            window: None,
         }
     }
 
@@ -77,18 +83,56 @@ impl KvCache {
         self.limit
     }
 
-    /// Forgets all tokens from `len` on.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-        for layer in &mut self.layers {
+    /// Forgets all tokens from `len` on. Gives the number of tokens then: less than `len` if there were not so many; or none, if the tokens before `len`
+    /// that a sliding window still needs have been forgotten.
+    pub fn truncate(&mut self, len: usize) -> usize {
+        let len = self.len.min(len);
+        // Of each layer, the tokens forgotten at the front.
+        let gone = |layer: &LayerCache| match layer {
+            LayerCache::Quantized(layer) => {
+                usize::try_from(layer.next_position()).unwrap_or(0).saturating_sub(layer.len())
+            }
+            _ => 0,
+        };
+        let needed = |layer: &LayerCache| {
+            let LayerCache::Quantized(held) = layer else { return true };
+            let first = gone(layer) + held.spec().sinks;
+            gone(layer) == 0 || self.window.is_some_and(|window| first + window <= len + 1)
+        };
+        let len = if self.layers.iter().all(needed) { len } else { 0 };
+        let gone: Vec<usize> = self.layers.iter().map(gone).collect();
+        self.len = len;
+        for (layer, gone) in self.layers.iter_mut().zip(gone) {
             match layer {
                 LayerCache::Own(store) => store.truncate(len),
-                LayerCache::Quantized(layer) => layer.truncate(len),
+                LayerCache::Quantized(layer) => layer.truncate(len.saturating_sub(gone)),
                 LayerCache::Candle(tensors) if len == 0 => *tensors = None,
                 // What lies behind `len` is overwritten by the next tokens.
                 LayerCache::Candle(_) => {}
             }
         }
+        len
+    }
+
+    /// Forgets, of quantized layers, whole blocks of tokens that no token to come sees through a sliding window.
+    pub(super) fn forget_outside(&mut self, window: usize) {
+        self.window = Some(window);
+        for layer in &mut self.layers {
+            if let LayerCache::Quantized(layer) = layer {
+                layer.evict(layer.len().saturating_sub(window.saturating_add(SLACK)));
+            }
+        }
+    }
+
+    /// Bytes of keys and values held.
+    pub fn bytes_held(&self) -> usize {
+        let bytes = |layer: &LayerCache| match layer {
+            LayerCache::Own(store) => store.len() * store.bytes_per_position(),
+            LayerCache::Quantized(layer) => layer.memory().coded + layer.memory().half,
+            LayerCache::Candle(None) => 0,
+            LayerCache::Candle(Some((keys, values))) => (keys.elem_count() + values.elem_count()) * size_of::<f32>(),
+        };
+        self.layers.iter().map(bytes).sum()
     }
 
     /// Bytes a token costs; of a quantized cache, one of a long sequence.
