@@ -4,7 +4,11 @@
 //! token and for four, from memory, and GFLOP/s for 512, with each instruction set but those that are left out.
 
 use gguf_format::GgmlType;
-use quant_kernels::{Int8Activations, Int8Weights, Isa, Matrix, matmul_int8_with, matmul_rounded_with, matmul_with};
+use memmap2::MmapMut;
+use quant_kernels::{
+    Int8Activations, Int8Weights, Interleaved, Isa, Matrix, matmul_int8_with, matmul_interleaved_with,
+    matmul_rounded_with, matmul_with,
+};
 use std::time::Instant;
 
 /// Nanoseconds that this thread has run, as the kernel counts them.
@@ -79,6 +83,23 @@ fn run(chosen: &[String]) -> Result<(), Box<dyn std::error::Error + Send + Sync>
             line(&format!("{ty} int"), isa, row_bytes, |rows, tokens, x, y| {
                 matmul_rounded_with(isa, x, tokens, &[matrix(rows)], y).unwrap_or_else(|e| println!("{e}"));
             });
+            let bytes = |rows: usize| Interleaved::bytes(ty, rows, COLS);
+            if let (Some(large), Some(small)) = (bytes(BYTES / row_bytes / 16 * 16), bytes(ROWS)) {
+                let mut packed = [MmapMut::map_anon(large)?, MmapMut::map_anon(small)?];
+                for (packed, rows) in packed.iter_mut().zip([BYTES / row_bytes / 16 * 16, ROWS]) {
+                    #[cfg(target_os = "linux")]
+                    packed.advise(memmap2::Advice::HugePage)?;
+                    Interleaved::pack(&matrix(rows), packed)?;
+                }
+                line(&format!("{ty} packed"), isa, row_bytes, |rows, tokens, x, y| {
+                    let packed = if rows == ROWS { &packed[1] } else { &packed[0] };
+                    let rows = if rows == ROWS { rows } else { rows / 16 * 16 };
+                    let y = &mut y[..tokens * rows];
+                    let done = Interleaved::new(ty, rows, COLS, packed)
+                        .and_then(|w| matmul_interleaved_with(isa, x, tokens, &[w], y));
+                    done.unwrap_or_else(|e| println!("{e}"));
+                });
+            }
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The one place where an instruction set is chosen.
 
 #[cfg(target_arch = "x86_64")]
-use crate::lanes::{Avx2Lanes, VnniLanes};
+use crate::lanes::{Avx2Lanes, AvxVnniLanes, EvexVnniLanes, VnniLanes};
 use crate::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
@@ -14,6 +14,9 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ, VL. Integer products take VNNI, too; where a machine has AVX-512 without it they run as those of AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// As AVX2, and integer products by `vpdpbusd` on its registers: with AVX-VNNI, or AVX-512 with VNNI, which has the same operation.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// AVX2, FMA, F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -42,6 +45,9 @@ impl Isa {
             if avx2 && avx512 {
                 list.push(Self::Avx512);
             }
+            if avx2 && (is_x86_feature_detected!("avxvnni") || avx512 && is_x86_feature_detected!("avx512vnni")) {
+                list.push(Self::AvxVnni);
+            }
             if avx2 {
                 list.push(Self::Avx2);
             }
@@ -50,11 +56,13 @@ impl Isa {
         list
     }
 
-    /// `avx512`, `avx2`, `portable`.
+    /// `avx512`, `avxvnni`, `avx2`, `portable`.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -65,13 +73,13 @@ impl Isa {
     pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 | Self::Avx2 if !has(self) => op.run::<Portable>(),
+            Self::Avx512 | Self::AvxVnni | Self::Avx2 if !has(self) => op.run::<Portable>(),
             // SAFETY: `has` found the instruction set on this machine.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { run_avx512(op) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { run_avx2(op) },
+            Self::AvxVnni | Self::Avx2 => unsafe { run_avx2(op) },
             Self::Portable => op.run::<Portable>(),
         }
     }
@@ -81,8 +89,10 @@ impl Isa {
     /// True if integer kernels have VNNI.
     pub(crate) fn has_vnni(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if self == Self::Avx512 {
-            return is_x86_feature_detected!("avx512vnni");
+        match self {
+            Self::Avx512 => return is_x86_feature_detected!("avx512vnni"),
+            Self::AvxVnni => return true,
+            _ => {}
         }
         false
     }
@@ -91,10 +101,16 @@ impl Isa {
     pub(crate) fn run_integer<O: IntegerOp>(self, op: O) -> O::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 | Self::Avx2 if !has(self) => op.run::<Plain>(),
+            Self::Avx512 | Self::AvxVnni | Self::Avx2 if !has(self) => op.run::<Plain>(),
             // SAFETY: `has` found AVX-512 on this machine, and the guard VNNI.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 if self.has_vnni() => unsafe { integer_vnni(op) },
+            // SAFETY: `has` found AVX2 and one of both on this machine.
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni if is_x86_feature_detected!("avxvnni") => unsafe { integer_avx_vnni(op) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => unsafe { integer_evex_vnni(op) },
             // SAFETY: `has` found AVX2 on this machine, which AVX-512 comes with.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::Avx2 => unsafe { integer_avx2(op) },
@@ -144,6 +160,18 @@ pub(crate) trait IntegerOp {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn integer_vnni<O: IntegerOp>(op: O) -> O::Output {
     op.run::<VnniLanes>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avxvnni,avx2,fma,f16c")]
+fn integer_avx_vnni<O: IntegerOp>(op: O) -> O::Output {
+    op.run::<AvxVnniLanes>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn integer_evex_vnni<O: IntegerOp>(op: O) -> O::Output {
+    op.run::<EvexVnniLanes>()
 }
 
 #[cfg(target_arch = "x86_64")]

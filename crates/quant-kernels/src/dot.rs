@@ -24,19 +24,22 @@ pub(crate) struct DotRows<B, const M: usize> {
     pub(crate) block: PhantomData<B>,
 }
 
-/// Multiplies with M rows of activations. Two sums a token, so that one product need not wait for the one before.
-struct Multiply<S: Simd, const M: usize> {
+/// Sums a token, so that one product need not wait for the one before.
+const WAYS: usize = 4;
+
+/// Multiplies with M rows of activations. The first vector goes to sum FIRST, the next to the one behind it; USED of them are used.
+struct Multiply<S: Simd, const M: usize, const FIRST: usize, const USED: usize> {
     x: *const f32,
     stride: usize,
-    sums: [[S::F; 2]; M],
+    sums: [[S::F; WAYS]; M],
 }
 
-impl<S: Simd, const M: usize> Sink<S> for Multiply<S, M> {
+impl<S: Simd, const M: usize, const FIRST: usize, const USED: usize> Sink<S> for Multiply<S, M, FIRST, USED> {
     #[inline(always)]
     unsafe fn put(&mut self, at: usize, values: S::F) {
         // SAFETY: the caller keeps `at` within the row.
         unsafe {
-            let which = at / S::LANES % 2;
+            let which = (FIRST + at / S::LANES) % USED;
             for t in 0..M {
                 let x = S::load(self.x.add(t * self.stride + at));
                 self.sums[t][which] = S::fma(values, x, self.sums[t][which]);
@@ -56,24 +59,61 @@ impl<B: Block, const M: usize> Op for DotRows<B, M> {
             let rest = self.cols - blocks * B::LEN;
             for r in 0..self.rows {
                 let row = self.w.add(r * self.row_bytes);
-                let mut sums = [[S::splat(0.0); 2]; M];
-                for b in 0..blocks {
-                    let mut sink = Multiply::<S, M> { x: self.x.add(b * B::LEN), stride: self.cols, sums };
+                let mut sums = [[S::splat(0.0); WAYS]; M];
+                let mut b = 0;
+                // Blocks of one vector: four at a time, each for its own sum where the registers suffice.
+                while B::LEN <= 16 && b + 4 <= blocks {
+                    sums = Self::block::<S, 0>(row, self.x, self.cols, b, sums);
+                    sums = Self::block::<S, 1>(row, self.x, self.cols, b + 1, sums);
+                    sums = Self::block::<S, 2>(row, self.x, self.cols, b + 2, sums);
+                    sums = Self::block::<S, 3>(row, self.x, self.cols, b + 3, sums);
+                    b += 4;
+                }
+                while b < blocks {
                     // Whole lines of dense types come by themselves, and quicker.
                     if B::LEN > 16 {
                         prefetch(row.wrapping_add(b * B::BYTES), B::BYTES);
                     }
-                    B::decode::<S>(row.add(b * B::BYTES), 0, &mut sink);
-                    sums = sink.sums;
+                    sums = Self::block::<S, 0>(row, self.x, self.cols, b, sums);
+                    b += 1;
                 }
                 let last = if rest > 0 { tail::<S, B>(row.add(blocks * B::BYTES), rest) } else { [0.0; 16] };
                 for (t, sums) in sums.iter().enumerate() {
-                    let mut y = S::sum(S::add(sums[0], sums[1]));
+                    let mut y = S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
                     for (i, w) in last.iter().enumerate().take(rest) {
                         y += w * *self.x.add(t * self.cols + blocks * B::LEN + i);
                     }
                     *self.y.add(t * self.ldy + r) = y;
                 }
+            }
+        }
+    }
+}
+
+impl<B: Block, const M: usize> DotRows<B, M> {
+    /// `sums` plus the products of a block, from sum FIRST on.
+    ///
+    /// # Safety
+    /// The instruction set of S; the block of the row, and of M rows of `cols` values at `x`.
+    #[inline(always)]
+    unsafe fn block<S: Simd, const FIRST: usize>(
+        row: *const u8,
+        x: *const f32,
+        stride: usize,
+        b: usize,
+        sums: [[S::F; WAYS]; M],
+    ) -> [[S::F; WAYS]; M] {
+        // SAFETY: the caller's.
+        unsafe {
+            let (block, x) = (row.add(b * B::BYTES), x.add(b * B::LEN));
+            if B::LEN <= 16 && M == 1 {
+                let mut sink = Multiply::<S, M, FIRST, WAYS> { x, stride, sums };
+                B::decode::<S>(block, 0, &mut sink);
+                sink.sums
+            } else {
+                let mut sink = Multiply::<S, M, FIRST, 2> { x, stride, sums };
+                B::decode::<S>(block, 0, &mut sink);
+                sink.sums
             }
         }
     }

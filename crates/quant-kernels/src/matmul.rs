@@ -8,9 +8,9 @@ use crate::gemm::{GemmRows, MAX_ROWS, ROW_STEP, pack_panel, packed_len, scratch_
 use crate::matrix::{Matrix, dequantize};
 use crate::micro::PANEL;
 use crate::quants::{Quants, for_quants};
-use crate::rounded::{RoundedPanels, RoundedRows};
+use crate::rounded::{RoundedRows, RoundedTiles};
 use crate::rounded_dot::RoundedDot;
-use crate::rounded_gemm::{RoundedGemm, Unpacked, task_rows};
+use crate::rounded_gemm::{self, RoundedGemm, Unpacked};
 use crate::{Error, Result};
 use gguf_format::GgmlType;
 use rayon::prelude::*;
@@ -92,7 +92,7 @@ impl Rounding {
 }
 
 /// With VNNI more tokens than these take less time side by side.
-const FEW_ROUNDED: usize = 3;
+pub(crate) const FEW_ROUNDED: usize = 3;
 
 fn product(
     isa: Isa,
@@ -302,9 +302,9 @@ unsafe fn dot<B: Block>(isa: Isa, shape: Rows, tokens: usize, x: *const f32, y: 
 
 thread_local! {
     /// The rounded activations of the product that this thread has begun.
-    static ROUNDED: RefCell<RoundedPanels> = RefCell::default();
+    pub(crate) static ROUNDED: RefCell<RoundedTiles> = RefCell::default();
     /// Weights of the task that this thread is in, as bytes.
-    static UNPACKED: RefCell<Unpacked> = RefCell::default();
+    pub(crate) static UNPACKED: RefCell<Unpacked> = RefCell::default();
     /// The packed activations of the product that this thread has begun.
     static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     /// Weights of a type without a decoder, as f32.
@@ -328,8 +328,11 @@ fn many_tokens(
     let threads = rayon::current_num_threads();
     let of_floats = weights.iter().any(|w| !rounding.applies(isa, w.ty, true));
     let of_integers = weights.iter().any(|w| rounding.applies(isa, w.ty, true));
-    let rows = ldy.div_ceil(4 * threads).next_multiple_of(ROW_STEP);
-    let rows = if of_integers { rows.min(task_rows(cols)) } else { rows.min(MAX_ROWS) };
+    let rows = ldy.div_ceil(4 * threads);
+    let rows = match of_integers {
+        true => rows.next_multiple_of(rounded_gemm::ROW_STEP).min(rounded_gemm::task_rows(cols)),
+        false => rows.next_multiple_of(ROW_STEP).min(MAX_ROWS),
+    };
     let tasks = tasks(weights, rows)?;
 
     // Taken out, so that another product that this thread picks up while it waits finds its own.
@@ -353,23 +356,11 @@ fn many_tokens(
         let ty = task.matrix.ty;
         if rounding.applies(isa, ty, true) {
             UNPACKED.with_borrow_mut(|unpacked| {
-                let w = task.bytes().as_ptr();
                 for_quants!(ty, Q => {
+                    unpacked.fill_from_rows::<Q>(isa, task.bytes(), task.rows, cols);
                     // SAFETY: as in `few_tokens`.
                     let y = unsafe { y.at(task.column) };
-                    RoundedGemm::<Q> {
-                        w,
-                        row_bytes: task.row_bytes,
-                        rows: task.rows,
-                        cols,
-                        x: rounded_x,
-                        tokens,
-                        y,
-                        ldy,
-                        unpacked: &mut *unpacked,
-                        quants: PhantomData,
-                    }
-                    .run(isa)
+                    RoundedGemm { w: unpacked, rows: task.rows, x: rounded_x, y, ldy }.run::<Q>(isa);
                 });
             });
             return Ok(());

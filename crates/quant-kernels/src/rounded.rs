@@ -10,8 +10,6 @@ use rayon::prelude::*;
 
 /// Columns of a block.
 pub(crate) const BLOCK: usize = 32;
-/// Tokens of a panel.
-pub(crate) const PANEL: usize = 16;
 /// The largest code of one byte.
 const ONE_BYTE: f32 = 127.0;
 /// The largest code of two bytes: `128 high + low` with high up to 127.
@@ -53,6 +51,9 @@ pub(crate) struct RoundedRows {
     scales_16: Vec<f32>,
     sums_32: Vec<f32>,
     sums_16: Vec<f32>,
+    /// Of each 32 and of each 16 columns: the sum of the codes.
+    totals_32: Vec<i32>,
+    totals_16: Vec<i32>,
 }
 
 /// One token as the kernels take it. All that is read lies in a [`RoundedRows`].
@@ -63,6 +64,7 @@ pub(crate) struct RoundedRow {
     /// For the length of sub-blocks that was asked for.
     pub(crate) scales: *const f32,
     pub(crate) scaled_sums: *const f32,
+    pub(crate) totals: *const i32,
 }
 
 impl RoundedRows {
@@ -79,6 +81,8 @@ impl RoundedRows {
             scales_16: vec![0.0; of_16],
             sums_32: vec![0.0; of_32],
             sums_16: vec![0.0; of_16],
+            totals_32: vec![0; of_32],
+            totals_16: vec![0; of_16],
         };
         isa.run_integer(FillRows { rows: &mut rows, x, cols });
         rows
@@ -90,11 +94,12 @@ impl RoundedRows {
         let codes = self.codes[2 * t * self.padded..].as_ptr();
         let sums = self.sums[t * self.padded / 4..].as_ptr();
         let (of_32, of_16) = (t * (self.padded / 32 + 16), t * (self.padded / 16 + 16));
-        let (scales, scaled_sums) = match sub {
-            16 => (&self.scales_16[of_16..], &self.sums_16[of_16..]),
-            _ => (&self.scales_32[of_32..], &self.sums_32[of_32..]),
+        let (scales, scaled_sums, totals) = match sub {
+            16 => (&self.scales_16[of_16..], &self.sums_16[of_16..], &self.totals_16[of_16..]),
+            _ => (&self.scales_32[of_32..], &self.sums_32[of_32..], &self.totals_32[of_32..]),
         };
-        RoundedRow { codes, sums, scales: scales.as_ptr(), scaled_sums: scaled_sums.as_ptr() }
+        let (scales, scaled_sums, totals) = (scales.as_ptr(), scaled_sums.as_ptr(), totals.as_ptr());
+        RoundedRow { codes, sums, scales, scaled_sums, totals }
     }
 }
 
@@ -141,99 +146,168 @@ impl IntegerOp for FillRows<'_> {
                 let halves = [0, 16].map(|at| codes[at..at + 16].iter().sum::<i32>());
                 rows.scales_32[of_32 + b] = scale;
                 rows.sums_32[of_32 + b] = (halves[0] + halves[1]) as f32 * scale;
+                rows.totals_32[of_32 + b] = halves[0] + halves[1];
                 for (i, sum) in halves.into_iter().enumerate() {
                     rows.scales_16[of_16 + 2 * b + i] = scale;
                     rows.sums_16[of_16 + 2 * b + i] = sum as f32 * scale;
+                    rows.totals_16[of_16 + 2 * b + i] = sum;
                 }
             }
         }
     }
 }
 
-/// Many tokens, 16 side by side, for [`crate::rounded_gemm`]. One byte a code.
+/// Many tokens, some side by side, for [`crate::rounded_gemm`]. One byte a code.
 #[derive(Default)]
-pub(crate) struct RoundedPanels {
-    /// `[panels][cols / 4][16][4]`.
+pub(crate) struct RoundedTiles {
+    /// `[tiles][cols / 4][width][4]`.
     codes: Vec<i8>,
-    /// `[panels][cols / 32][16]`.
+    /// `[tiles][cols / 32][width]`.
     scales: Vec<f32>,
-    /// `[panels][cols / 16][16]`: the sum of 16 codes, negative.
-    sums: Vec<i32>,
-    panels: usize,
+    /// Of 32 and of 16 columns, `[tiles][cols / 32 or 16][width]`: the sum of the codes, negative, and the sum times the scale.
+    sums_32: Vec<i32>,
+    sums_16: Vec<i32>,
+    scaled_32: Vec<f32>,
+    scaled_16: Vec<f32>,
+    tokens: usize,
     cols: usize,
+    width: usize,
 }
 
-/// A panel and those that follow.
+/// A tile. All that is read lies in a [`RoundedTiles`].
 #[derive(Clone, Copy)]
-pub(crate) struct Panels {
+pub(crate) struct Tile {
     pub(crate) codes: *const u8,
     pub(crate) scales: *const f32,
+    /// For the length of sub-blocks that was asked for.
     pub(crate) sums: *const i32,
+    pub(crate) scaled_sums: *const f32,
 }
 
-impl RoundedPanels {
+impl RoundedTiles {
     /// Rounds `x`, `[tokens, cols]`, with `cols` a multiple of 32, in the memory that there is. Tokens beyond the last are zeros.
     pub(crate) fn fill(&mut self, isa: Isa, x: &[f32], tokens: usize, cols: usize) {
-        let panels = tokens.div_ceil(PANEL);
-        (self.panels, self.cols) = (panels, cols);
-        let grown = |len: usize, need: usize| if len < need { need } else { len };
-        self.codes.resize(grown(self.codes.len(), panels * PANEL * cols), 0);
-        self.scales.resize(grown(self.scales.len(), panels * cols / BLOCK * PANEL), 0.0);
-        self.sums.resize(grown(self.sums.len(), panels * cols), 0);
-        let codes = self.codes.par_chunks_exact_mut(PANEL * cols);
-        let rest = self.scales.par_chunks_exact_mut(cols / BLOCK * PANEL).zip(self.sums.par_chunks_exact_mut(cols));
-        codes.zip(rest).take(panels).enumerate().for_each(|(p, (codes, (scales, sums)))| {
-            let here = (tokens - p * PANEL).min(PANEL);
-            if here < PANEL {
+        let width = isa.run_integer(Width { tokens });
+        let tiles = tokens.div_ceil(width);
+        (self.tokens, self.cols, self.width) = (tokens, cols, width);
+        let blocks = tiles * width * (cols / BLOCK);
+        fn grow<T: Clone + Default>(v: &mut Vec<T>, need: usize) {
+            if v.len() < need {
+                v.resize(need, T::default());
+            }
+        }
+        grow(&mut self.codes, BLOCK * blocks);
+        grow(&mut self.scales, blocks);
+        grow(&mut self.sums_32, blocks);
+        grow(&mut self.sums_16, 2 * blocks);
+        grow(&mut self.scaled_32, blocks);
+        grow(&mut self.scaled_16, 2 * blocks);
+        let each = width * (cols / BLOCK);
+        let codes = self.codes.par_chunks_exact_mut(BLOCK * each).zip(self.scales.par_chunks_exact_mut(each));
+        let sums = self.sums_32.par_chunks_exact_mut(each).zip(self.sums_16.par_chunks_exact_mut(2 * each));
+        let scaled = self.scaled_32.par_chunks_exact_mut(each).zip(self.scaled_16.par_chunks_exact_mut(2 * each));
+        let all = codes.zip(sums.zip(scaled)).take(tiles).enumerate();
+        all.for_each(|(i, ((codes, scales), ((sums_32, sums_16), (scaled_32, scaled_16))))| {
+            let here = (tokens - i * width).min(width);
+            if here < width {
                 codes.fill(0);
                 scales.fill(0.0);
-                sums.fill(0);
+                sums_32.fill(0);
+                sums_16.fill(0);
+                scaled_32.fill(0.0);
+                scaled_16.fill(0.0);
             }
-            isa.run_integer(FillPanel { x: &x[p * PANEL * cols..][..here * cols], cols, codes, scales, sums });
+            let x = &x[i * width * cols..][..here * cols];
+            isa.run_integer(FillTile { x, cols, width, codes, scales, sums_32, sums_16, scaled_32, scaled_16 });
         });
     }
 
-    /// From panel `p` on, with `count` of them.
-    pub(crate) fn from(&self, p: usize, count: usize) -> Panels {
-        assert!(p + count <= self.panels);
-        Panels {
-            codes: self.codes[p * PANEL * self.cols..].as_ptr().cast(),
-            scales: self.scales[p * self.cols / BLOCK * PANEL..].as_ptr(),
-            sums: self.sums[p * self.cols..].as_ptr(),
+    /// The tile that begins with token `first`, with sums for each `sub` columns.
+    pub(crate) fn tile(&self, first: usize, sub: usize) -> Tile {
+        assert!(first < self.tokens && first.is_multiple_of(self.width));
+        let blocks = first * (self.cols / BLOCK);
+        let (sums, scaled_sums) = match sub {
+            16 => (&self.sums_16[2 * blocks..], &self.scaled_16[2 * blocks..]),
+            _ => (&self.sums_32[blocks..], &self.scaled_32[blocks..]),
+        };
+        Tile {
+            codes: self.codes[BLOCK * blocks..].as_ptr().cast(),
+            scales: self.scales[blocks..].as_ptr(),
+            sums: sums.as_ptr(),
+            scaled_sums: scaled_sums.as_ptr(),
         }
     }
 
-    pub(crate) fn panels(&self) -> usize {
-        self.panels
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Tokens of a tile.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+}
+
+/// How many tokens lie side by side: as many as the registers hold, but with few tokens not many more than there are.
+struct Width {
+    tokens: usize,
+}
+
+impl IntegerOp for Width {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Lanes>(self) -> usize {
+        // A token takes a tenth more time in a tile of four.
+        let time = |width: usize, each: usize| self.tokens.div_ceil(width) * width * each;
+        match S::MANY_REGISTERS {
+            true if time(4, 11) < time(6, 10) => 4,
+            true => 6,
+            false => 2,
+        }
     }
 }
 
 /// Plain Rust, compiled for the instruction set.
-struct FillPanel<'a> {
+struct FillTile<'a> {
     x: &'a [f32],
     cols: usize,
+    width: usize,
     codes: &'a mut [i8],
     scales: &'a mut [f32],
-    sums: &'a mut [i32],
+    sums_32: &'a mut [i32],
+    sums_16: &'a mut [i32],
+    scaled_32: &'a mut [f32],
+    scaled_16: &'a mut [f32],
 }
 
-impl IntegerOp for FillPanel<'_> {
+impl IntegerOp for FillTile<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Lanes>(self) {
+        let width = self.width;
         // A block of each token: what is written lies close together.
         for b in 0..self.cols / BLOCK {
             for (t, x) in self.x.chunks_exact(self.cols).enumerate() {
                 let (scale, codes) = round_block(&x[b * BLOCK..][..BLOCK], ONE_BYTE);
                 let bytes = codes.map(|c| c as i8);
-                let words = self.codes[b * BLOCK * PANEL..][..BLOCK * PANEL].chunks_exact_mut(4 * PANEL);
+                let words = self.codes[b * BLOCK * width..][..BLOCK * width].chunks_exact_mut(4 * width);
                 for (word, bytes) in words.zip(bytes.chunks_exact(4)) {
                     word[4 * t..4 * t + 4].copy_from_slice(bytes);
                 }
-                self.scales[b * PANEL + t] = scale;
-                for (i, codes) in codes.chunks_exact(16).enumerate() {
-                    self.sums[(2 * b + i) * PANEL + t] = -codes.iter().sum::<i32>();
+                let halves = [0, 16].map(|at| codes[at..at + 16].iter().sum::<i32>());
+                let sum = halves[0] + halves[1];
+                self.scales[b * width + t] = scale;
+                self.sums_32[b * width + t] = -sum;
+                self.scaled_32[b * width + t] = sum as f32 * scale;
+                for (i, sum) in halves.into_iter().enumerate() {
+                    self.sums_16[(2 * b + i) * width + t] = -sum;
+                    self.scaled_16[(2 * b + i) * width + t] = sum as f32 * scale;
                 }
             }
         }

@@ -1,270 +1,309 @@
-//! Many tokens, rounded: rows of packed weights become bytes in the cache once and are multiplied with all tokens as integers.
+//! Many tokens, rounded: weights become bytes in the cache once and are multiplied with all tokens as integers.
+//!
+//! 16 rows lie side by side, four columns of each, and meet four activations of a token, which every lane takes alike. After each sub-block the sums are
+//! multiplied with both scales and added to sums in f32; a tile of both, some rows times some tokens, stays in registers over all columns.
 //!
 //! No closures in the inner loops: they are functions of their own, and not all would be compiled for the instruction set of their caller.
-//!
-//! As in [`crate::matmul_int8`] 16 tokens lie side by side, four columns of each, and four columns of a row of weights are multiplied with all of them.
-//! After each sub-block the sums are multiplied with both scales and added to sums in f32; a tile of both stays in registers over all columns.
 
 use crate::dispatch::{IntegerOp, Isa};
+use crate::interleaved::few::store;
+use crate::interleaved::kinds::{Kind, ROWS, codes};
+use crate::interleaved::pack::{Codes, sixty_four};
 use crate::lanes::Lanes;
 use crate::quants::Quants;
-use crate::rounded::{BLOCK, PANEL, Panels, RoundedPanels};
+use crate::rounded::{RoundedTiles, Tile};
 use crate::rounded_dot::half_unit;
 use std::marker::PhantomData;
 
 /// Bytes of codes that a task should keep in the second-level cache.
 const TASK_BYTES: usize = 256 << 10;
-/// Rows of a task are a multiple of this one where they can be.
-pub(crate) const ROW_STEP: usize = 4;
+/// Rows of a task are a multiple of this one where they can be: two panels.
+pub(crate) const ROW_STEP: usize = 2 * ROWS;
 
 /// Rows of a task with rows of `cols` columns.
 pub(crate) fn task_rows(cols: usize) -> usize {
-    (TASK_BYTES / stride(cols) / ROW_STEP).max(1) * ROW_STEP
+    (TASK_BYTES / cols.max(1) / ROW_STEP).max(1) * ROW_STEP
 }
 
-/// Bytes from row to row of the codes: an odd number of cache lines, so that rows do not compete for the same places of the cache.
-fn stride(cols: usize) -> usize {
-    (cols.div_ceil(64) | 1) * 64
-}
+/// A cache line of codes.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u8; 64]);
 
-/// Rows of weights as bytes, their scales and mins.
+/// One of scales.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Values([f32; ROWS]);
+
+/// Rows of weights as bytes, with their scales and mins, 16 rows a panel.
 #[derive(Default)]
 pub(crate) struct Unpacked {
-    codes: Vec<u8>,
-    scales: Vec<f32>,
-    mins: Vec<f32>,
+    /// `[panels][cols / 4]`.
+    codes: Vec<Line>,
+    /// `[panels][sub-blocks]`.
+    scales: Vec<Values>,
+    mins: Vec<Values>,
+    panels: usize,
+    /// Vectors of codes, and of scales, of a panel.
+    steps: usize,
+    subs: usize,
 }
 
-/// `y[t * ldy + r] = w[r] . x[t]` for some rows and all tokens.
-pub(crate) struct RoundedGemm<'a, Q> {
-    /// `rows` rows of `row_bytes` bytes, each of `cols` columns, a multiple of 32.
-    pub(crate) w: *const u8,
-    pub(crate) row_bytes: usize,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) x: &'a RoundedPanels,
-    pub(crate) tokens: usize,
-    pub(crate) y: *mut f32,
-    pub(crate) ldy: usize,
-    pub(crate) unpacked: &'a mut Unpacked,
-    pub(crate) quants: PhantomData<Q>,
-}
+impl Unpacked {
+    fn resize(&mut self, rows: usize, cols: usize, sub: usize) {
+        (self.panels, self.steps, self.subs) = (rows.div_ceil(ROWS), cols / 4, cols / sub);
+        let (codes, values) = (self.panels * self.steps, self.panels * self.subs);
+        if self.codes.len() < codes {
+            self.codes.resize(codes, Line([0; 64]));
+        }
+        if self.scales.len() < values {
+            self.scales.resize(values, Values([0.0; ROWS]));
+            self.mins.resize(values, Values([0.0; ROWS]));
+        }
+    }
 
-impl<Q: Quants> RoundedGemm<'_, Q> {
-    /// Computes with the instruction set.
-    pub(crate) fn run(self, isa: Isa) {
-        let Self { cols, tokens, y, ldy, x, .. } = self;
-        let (stride, per_row) = (stride(cols), cols.next_multiple_of(64) / Q::SUB);
-        // Tiles read rows that are not there. Vectors of scales reach beyond the last row.
-        let rows = self.rows.next_multiple_of(8);
-        let Unpacked { codes, scales, mins } = self.unpacked;
-        if codes.len() < rows * stride {
-            codes.resize(rows * stride, 0);
-        }
-        if scales.len() < rows * per_row + 16 {
-            scales.resize(rows * per_row + 16, 0.0);
-            mins.resize(rows * per_row + 16, 0.0);
-        }
-        isa.run_integer(Unpack::<Q> {
-            w: self.w,
-            row_bytes: self.row_bytes,
-            rows: self.rows,
-            cols,
-            stride,
-            per_row,
-            codes,
-            scales,
-            mins,
-            quants: PhantomData,
-        });
-        let rows = self.rows;
-        let tiles = Tiles { rows, cols, tokens, stride, per_row, codes, scales, mins, x, y, ldy, zero: Q::ZERO };
-        match (Q::SUB, Q::MINS, Q::WIDE) {
-            (16, false, _) => isa.run_integer(Kind::<16, false, false>(tiles)),
-            (16, true, _) => isa.run_integer(Kind::<16, true, false>(tiles)),
-            (_, false, false) => isa.run_integer(Kind::<32, false, false>(tiles)),
-            (_, false, true) => isa.run_integer(Kind::<32, false, true>(tiles)),
-            (_, true, false) => isa.run_integer(Kind::<32, true, false>(tiles)),
-            (_, true, true) => isa.run_integer(Kind::<32, true, true>(tiles)),
-        }
+    /// From rows as a [`crate::Matrix`] has them: `rows` of them, all of `w`.
+    pub(crate) fn fill_from_rows<Q: Quants>(&mut self, isa: Isa, w: &[u8], rows: usize, cols: usize) {
+        self.resize(rows, cols, Q::SUB);
+        isa.run_integer(FromRows::<Q> { w, row_bytes: w.len() / rows.max(1), cols, to: self, quants: PhantomData });
+    }
+
+    /// From panels as an [`crate::Interleaved`] has them.
+    pub(crate) fn fill_from_panels<K: Kind>(&mut self, isa: Isa, panels: &[u8], rows: usize, cols: usize) {
+        self.resize(rows, cols, K::Source::SUB);
+        isa.run_integer(FromPanels::<K> { panels, cols, to: self, kind: PhantomData });
     }
 }
 
-/// By itself, so that the products are not compiled for every type.
-struct Unpack<'a, Q> {
-    w: *const u8,
+/// The codes that are multiplied.
+struct Own<Q>(PhantomData<Q>);
+
+impl<Q: Quants> Codes for Own<Q> {
+    #[inline(always)]
+    unsafe fn of<S: Lanes>(unit: *const u8, j: usize) -> S::B {
+        // SAFETY: the caller's.
+        unsafe { Q::codes::<S>(unit, j) }
+    }
+}
+
+struct FromRows<'a, Q> {
+    w: &'a [u8],
     row_bytes: usize,
-    rows: usize,
     cols: usize,
-    stride: usize,
-    per_row: usize,
-    codes: &'a mut [u8],
-    scales: &'a mut [f32],
-    mins: &'a mut [f32],
+    to: &'a mut Unpacked,
     quants: PhantomData<Q>,
 }
 
-impl<Q: Quants> IntegerOp for Unpack<'_, Q> {
+impl<Q: Quants> IntegerOp for FromRows<'_, Q> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Lanes>(self) {
-        let units = self.cols / Q::LEN;
-        assert!(self.codes.len() >= self.rows * self.stride && self.stride >= self.cols.next_multiple_of(64));
-        assert!(self.scales.len() >= self.rows * self.per_row + 16 && self.mins.len() >= self.scales.len());
-        for r in 0..self.rows {
-            // SAFETY: units are within the rows, half of one goes through a padded copy; the asserted lengths are what is written.
-            unsafe {
-                let w = self.w.add(r * self.row_bytes);
-                let codes = self.codes.as_mut_ptr().add(r * self.stride);
-                let scales = self.scales.as_mut_ptr().add(r * self.per_row);
-                let mins = self.mins.as_mut_ptr().add(r * self.per_row);
-                for u in 0..units {
-                    unpack::<S, Q>(w.add(u * Q::BYTES), u, codes, scales, mins);
+        let Self { w, row_bytes, cols, to, .. } = self;
+        let (steps, subs) = (to.steps, to.subs);
+        for (r, row) in w.chunks_exact(row_bytes).enumerate() {
+            let (panel, lane) = (r / ROWS, r % ROWS);
+            let codes = &mut to.codes[panel * steps..][..steps];
+            for (codes, first) in codes.chunks_mut(16).zip((0..).step_by(64)) {
+                // SAFETY: a row of whole blocks; the instruction set is the caller's.
+                let words = unsafe { sixty_four::<S, Q, Own<Q>>(row, cols, first) };
+                for (codes, word) in codes.iter_mut().zip(words) {
+                    codes.0[4 * lane..][..4].copy_from_slice(&word.to_ne_bytes());
                 }
-                if !self.cols.is_multiple_of(Q::LEN) {
-                    let copy = half_unit::<Q>(w.add(units * Q::BYTES));
-                    unpack::<S, Q>(copy.as_ptr(), units, codes, scales, mins);
+            }
+            let scales = &mut to.scales[panel * subs..][..subs];
+            let mins = &mut to.mins[panel * subs..][..subs];
+            for (u, scales) in scales.chunks_mut(Q::LEN / Q::SUB).enumerate() {
+                let unit = &row[u * Q::BYTES..];
+                let (mut scale, mut min) = ([0.0f32; 16], [0.0f32; 16]);
+                // SAFETY: a whole unit is there, or half of one, which is padded; the instruction set is the caller's.
+                unsafe {
+                    let (s, m) = if unit.len() >= Q::BYTES {
+                        Q::scales::<S>(unit.as_ptr())
+                    } else {
+                        assert!(unit.len() >= Q::BYTES / 2);
+                        Q::scales::<S>(half_unit::<Q>(unit.as_ptr()).as_ptr())
+                    };
+                    S::store(scale.as_mut_ptr(), s);
+                    S::store(min.as_mut_ptr(), m);
+                }
+                for (to, scale) in scales.iter_mut().zip(scale) {
+                    to.0[lane] = scale;
+                }
+                if Q::MINS {
+                    for (to, min) in mins[u * (Q::LEN / Q::SUB)..].iter_mut().zip(min).take(scales.len()) {
+                        to.0[lane] = min;
+                    }
                 }
             }
         }
     }
 }
 
-/// Unpacks unit `u` of a row. (No closure: that would not be compiled for the instruction set of its caller.)
-///
-/// # Safety
-/// The instruction set of S; a unit at `w`; places for it in the row's codes, scales and mins, and of the latter two for a whole vector, which the
-/// next unit writes over.
-#[inline(always)]
-unsafe fn unpack<S: Lanes, Q: Quants>(w: *const u8, u: usize, codes: *mut u8, scales: *mut f32, mins: *mut f32) {
-    // SAFETY: the caller's.
-    unsafe {
-        for j in 0..Q::LEN / 64 {
-            S::store_bytes(codes.add(u * Q::LEN + 64 * j), Q::codes::<S>(w, j));
-        }
-        let (scale, min) = Q::scales::<S>(w);
-        S::store(scales.add(u * (Q::LEN / Q::SUB)), scale);
-        if Q::MINS {
-            S::store(mins.add(u * (Q::LEN / Q::SUB)), min);
+struct FromPanels<'a, K> {
+    panels: &'a [u8],
+    cols: usize,
+    to: &'a mut Unpacked,
+    kind: PhantomData<K>,
+}
+
+impl<K: Kind> IntegerOp for FromPanels<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Lanes>(self) {
+        let (per_unit, subs) = (K::COLS / 4, K::COLS / K::Source::SUB);
+        let units = self.to.panels * (self.cols / K::COLS);
+        assert!(self.panels.len() == units * K::BYTES && units * per_unit <= self.to.codes.len());
+        assert!(units * subs <= self.to.scales.len() && units * subs <= self.to.mins.len());
+        let codes_at = self.to.codes.as_mut_ptr().cast::<u8>();
+        let (scales_at, mins_at) = (self.to.scales.as_mut_ptr().cast::<f32>(), self.to.mins.as_mut_ptr().cast::<f32>());
+        for u in 0..units {
+            // SAFETY: the asserted lengths are what is read and written; the instruction set is the caller's.
+            unsafe {
+                let unit = self.panels.as_ptr().add(u * K::BYTES);
+                for b in 0..K::COLS / 32 {
+                    // Unrolled: shifts and masks of the codes are constants.
+                    let to = codes_at.add(64 * (u * per_unit + 8 * b));
+                    S::store_bytes(to, codes::<S, K>(unit, b, 0));
+                    S::store_bytes(to.add(64), codes::<S, K>(unit, b, 1));
+                    S::store_bytes(to.add(128), codes::<S, K>(unit, b, 2));
+                    S::store_bytes(to.add(192), codes::<S, K>(unit, b, 3));
+                    S::store_bytes(to.add(256), codes::<S, K>(unit, b, 4));
+                    S::store_bytes(to.add(320), codes::<S, K>(unit, b, 5));
+                    S::store_bytes(to.add(384), codes::<S, K>(unit, b, 6));
+                    S::store_bytes(to.add(448), codes::<S, K>(unit, b, 7));
+                }
+                for s in 0..subs {
+                    let (scales, mins) = K::factors::<S>(unit, s);
+                    S::store(scales_at.add(ROWS * (u * subs + s)), scales);
+                    if K::Source::MINS {
+                        S::store(mins_at.add(ROWS * (u * subs + s)), mins);
+                    }
+                }
+            }
         }
     }
 }
 
-/// Multiplies unpacked rows with all tokens.
-struct Tiles<'a> {
-    rows: usize,
-    cols: usize,
-    tokens: usize,
-    stride: usize,
-    per_row: usize,
-    codes: &'a [u8],
-    scales: &'a [f32],
-    mins: &'a [f32],
-    x: &'a RoundedPanels,
-    y: *mut f32,
-    ldy: usize,
-    zero: i32,
+/// `y[t * ldy + r] = w[r] . x[t]` for the rows that are unpacked and all tokens.
+pub(crate) struct RoundedGemm<'a> {
+    pub(crate) w: &'a Unpacked,
+    pub(crate) rows: usize,
+    pub(crate) x: &'a RoundedTiles,
+    pub(crate) y: *mut f32,
+    pub(crate) ldy: usize,
+}
+
+impl RoundedGemm<'_> {
+    /// Computes with the instruction set; the weights were unpacked from `Q`.
+    pub(crate) fn run<Q: Quants>(self, isa: Isa) {
+        let zero = Q::ZERO;
+        match (Q::SUB, Q::MINS, Q::WIDE) {
+            (16, false, _) => isa.run_integer(Product::<16, false, false>(self, zero)),
+            (16, true, _) => isa.run_integer(Product::<16, true, false>(self, zero)),
+            (_, false, false) => isa.run_integer(Product::<32, false, false>(self, zero)),
+            (_, false, true) => isa.run_integer(Product::<32, false, true>(self, zero)),
+            (_, true, false) => isa.run_integer(Product::<32, true, false>(self, zero)),
+            (_, true, true) => isa.run_integer(Product::<32, true, true>(self, zero)),
+        }
+    }
 }
 
 /// With scales for each SUB columns, mins or a zero point, and codes from 128 on or none.
-struct Kind<'a, const SUB: usize, const MINS: bool, const WIDE: bool>(Tiles<'a>);
+struct Product<'a, const SUB: usize, const MINS: bool, const WIDE: bool>(RoundedGemm<'a>, i32);
 
-impl<const SUB: usize, const MINS: bool, const WIDE: bool> IntegerOp for Kind<'_, SUB, MINS, WIDE> {
+impl<const SUB: usize, const MINS: bool, const WIDE: bool> IntegerOp for Product<'_, SUB, MINS, WIDE> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Lanes>(self) {
-        let panels = self.0.x.panels();
-        let mut p = 0;
-        while p < panels {
-            // SAFETY: `RoundedGemm` made the buffers for these rows and its maker owns the places of y; the instruction set is the caller's.
-            p += unsafe {
-                match (S::BLOCK_TILE, panels - p) {
-                    ((4, 3), 3..) => self.column::<S, 4, 3>(p),
-                    ((4, _), 2..) => self.column::<S, 4, 2>(p),
-                    ((4, _), _) => self.column::<S, 4, 1>(p),
-                    _ => self.column::<S, 2, 1>(p),
-                }
-            };
+        let RoundedGemm { w, rows, x, .. } = self.0;
+        assert!(w.panels == rows.div_ceil(ROWS) && w.steps == x.cols() / 4 && w.subs == x.cols() / SUB);
+        assert!(w.codes.len() >= w.panels * w.steps && w.scales.len() >= w.panels * w.subs);
+        assert!(w.mins.len() >= w.scales.len());
+        for first in (0..x.tokens()).step_by(x.width()) {
+            let mut p = 0;
+            while p < w.panels {
+                // SAFETY: the asserted lengths; the maker of this value owns the places of y; the instruction set is the caller's.
+                p += unsafe {
+                    match (x.width(), w.panels - p) {
+                        (6, 2..) => self.tile::<S, 2, 6>(p, first),
+                        (6, _) => self.tile::<S, 1, 6>(p, first),
+                        (4, 2..) => self.tile::<S, 2, 4>(p, first),
+                        (4, _) => self.tile::<S, 1, 4>(p, first),
+                        _ => self.tile::<S, 1, 2>(p, first),
+                    }
+                };
+            }
         }
     }
 }
 
-impl<const SUB: usize, const MINS: bool, const WIDE: bool> Kind<'_, SUB, MINS, WIDE> {
-    /// All rows with NV vectors of tokens, MR rows at a time; says with how many vectors.
+impl<const SUB: usize, const MINS: bool, const WIDE: bool> Product<'_, SUB, MINS, WIDE> {
+    /// R panels with the T tokens from `first` on; says with how many panels.
     ///
     /// # Safety
-    /// The instruction set of S; panels that are there; buffers for the rows, up to a multiple of 8.
+    /// The instruction set of S; panels and a tile of T tokens that are there.
+    #[allow(clippy::needless_range_loop)] // an index stands for several arrays
     #[inline(always)]
-    unsafe fn column<S: Lanes, const MR: usize, const NV: usize>(&self, panel: usize) -> usize {
-        let Tiles { rows, cols, tokens, stride, per_row, y, ldy, zero, .. } = self.0;
-        let Panels { codes: x, scales: x_scales, sums: x_sums } = self.0.x.from(panel, NV);
-        let first = panel * PANEL;
-        let here = (tokens - first).min(NV * PANEL);
-        let shift = if MINS { 0 } else { zero.ilog2() };
-        for r in (0..rows).step_by(MR) {
-            // SAFETY: the caller's.
-            unsafe {
-                let w = self.0.codes.as_ptr().add(r * stride);
-                let (scales, mins) = (self.0.scales.as_ptr().add(r * per_row), self.0.mins.as_ptr().add(r * per_row));
-                let mut acc = [[S::splat(0.0); NV]; MR];
-                for b in 0..cols / SUB {
-                    // Minus the sum of the activations of the sub-block.
-                    let mut sums = [S::splat_i(0); NV];
-                    let mut start = sums;
-                    for v in 0..NV {
-                        let at = x_sums.add(v * cols + b * (SUB / 16) * PANEL);
-                        sums[v] = S::load_i(at);
-                        if SUB == 32 {
-                            sums[v] = S::add_i(sums[v], S::load_i(at.add(PANEL)));
-                        }
-                        if !MINS {
-                            start[v] = S::shl_i(sums[v], shift);
-                        }
-                    }
-                    let mut n = [start; MR];
-                    let (w, x) = (w.add(b * SUB), x.add(b * SUB * PANEL));
-                    for k in 0..SUB / 4 {
-                        let mut tokens = [S::splat_b(0); NV];
-                        for (v, tokens) in tokens.iter_mut().enumerate() {
-                            *tokens = S::bytes(x.add(v * cols * PANEL + 64 * k));
-                        }
-                        for (i, n) in n.iter_mut().enumerate() {
-                            let w = S::word(w.add(i * stride + 4 * k));
-                            for v in 0..NV {
-                                n[v] = if WIDE { S::dot(n[v], w, tokens[v]) } else { S::dot_7(n[v], w, tokens[v]) };
-                            }
-                        }
-                    }
-                    for v in 0..NV {
-                        let at = x_scales.add((v * (cols / BLOCK) + b * SUB / BLOCK) * PANEL);
-                        for i in 0..MR {
-                            let term = S::mul(S::float(n[i][v]), S::load(at));
-                            acc[i][v] = S::fma(term, S::splat(*scales.add(i * per_row + b)), acc[i][v]);
-                        }
-                        if MINS {
-                            let sum = S::mul(S::float(sums[v]), S::load(at));
-                            for (i, acc) in acc.iter_mut().enumerate() {
-                                acc[v] = S::fma(sum, S::splat(*mins.add(i * per_row + b)), acc[v]);
-                            }
+    unsafe fn tile<S: Lanes, const R: usize, const T: usize>(&self, p: usize, first: usize) -> usize {
+        let RoundedGemm { w, rows, x, y, ldy } = self.0;
+        let Tile { codes, scales, sums, scaled_sums } = x.tile(first, SUB);
+        let shift = if MINS { 0 } else { self.1.ilog2() };
+        let Unpacked { steps, subs, .. } = *w;
+        // SAFETY: the caller's.
+        unsafe {
+            let w_codes = w.codes.as_ptr().add(p * steps).cast::<u8>();
+            let w_scales = w.scales.as_ptr().add(p * subs).cast::<f32>();
+            let w_mins = w.mins.as_ptr().add(p * subs).cast::<f32>();
+            let mut acc = [[S::splat(0.0); T]; R];
+            for b in 0..subs {
+                let mut n = [[S::splat_i(0); T]; R];
+                if !MINS {
+                    for t in 0..T {
+                        let start = S::shl_i(S::splat_i(*sums.add(b * T + t)), shift);
+                        for n in &mut n {
+                            n[t] = start;
                         }
                     }
                 }
-                let mut tile = [[[0.0f32; PANEL]; NV]; MR];
-                for i in 0..MR {
-                    for v in 0..NV {
-                        S::store(tile[i][v].as_mut_ptr(), acc[i][v]);
+                for k in 0..SUB / 4 {
+                    let step = b * (SUB / 4) + k;
+                    let mut rows = [S::splat_b(0); R];
+                    for (r, rows) in rows.iter_mut().enumerate() {
+                        *rows = S::bytes(w_codes.add(64 * (r * steps + step)));
+                    }
+                    for t in 0..T {
+                        let token = S::word(codes.add(4 * (step * T + t)));
+                        for r in 0..R {
+                            n[r][t] =
+                                if WIDE { S::dot(n[r][t], rows[r], token) } else { S::dot_7(n[r][t], rows[r], token) };
+                        }
                     }
                 }
-                for t in 0..here {
-                    let y = y.add((first + t) * ldy + r);
-                    for (i, tile) in tile.iter().enumerate().take(rows - r) {
-                        *y.add(i) = tile[t / PANEL][t % PANEL];
+                for r in 0..R {
+                    let at = ROWS * (r * subs + b);
+                    let row_scales = S::load(w_scales.add(at));
+                    for t in 0..T {
+                        let scale = S::splat(*scales.add(b * SUB / 32 * T + t));
+                        acc[r][t] = S::fma(S::float(n[r][t]), S::mul(row_scales, scale), acc[r][t]);
+                    }
+                    if MINS {
+                        let mins = S::load(w_mins.add(at));
+                        for t in 0..T {
+                            acc[r][t] = S::fnma(mins, S::splat(*scaled_sums.add(b * T + t)), acc[r][t]);
+                        }
                     }
                 }
             }
+            for t in 0..T.min(x.tokens() - first) {
+                for r in 0..R {
+                    let row = (p + r) * ROWS;
+                    store::<S>(acc[r][t], y.add((first + t) * ldy + row), rows - row);
+                }
+            }
         }
-        NV
+        R
     }
 }

@@ -4,8 +4,8 @@
 use gguf_format::{GgmlType, blocks};
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
 use quant_kernels::{
-    AffineWeights, Encoding, Isa, KvStore, Matrix, attention_with, gather, is_integer, is_supported, matmul_rounded,
-    matmul_rounded_with, matmul_with, rms_norm, rope, silu_mul_with,
+    AffineWeights, Encoding, Interleaved, Isa, KvStore, Matrix, attention_with, gather, is_integer, is_supported,
+    matmul_interleaved_with, matmul_rounded, matmul_rounded_with, matmul_with, rms_norm, rope, silu_mul_with,
 };
 
 /// FP8 weights: every code, and products of rows of any length.
@@ -475,32 +475,63 @@ fn vnni() -> bool {
     false
 }
 
-/// Compares a product with rounded activations with the sum in f64. `slack` are the magnitudes that belong to each weight.
+/// Compares products with rounded activations, of the rows and of the same rows side by side, with the sum in f64. `slack` are the magnitudes that
+/// belong to each weight.
 fn check_rounded(name: &str, weights: &[Matrix<'_>], dense: &[f64], slack: &[f64], cols: usize, random: &mut Random) {
     let rows = dense.len() / cols;
+    let packed: Vec<Vec<u8>> = weights
+        .iter()
+        .map(|w| {
+            let mut all: Vec<Vec<u8>> = Vec::new();
+            for isa in Isa::available() {
+                let mut bytes = vec![0xa5; Interleaved::bytes(w.ty, w.rows, w.cols).unwrap()];
+                Interleaved::pack_with(isa, w, &mut bytes).unwrap();
+                all.push(bytes);
+            }
+            assert!(all.iter().all(|bytes| *bytes == all[0]), "{name}");
+            all.swap_remove(0)
+        })
+        .collect();
+    let pairs = weights.iter().zip(&packed);
+    let side_by_side: Vec<_> = pairs.map(|(w, bytes)| Interleaved::new(w.ty, w.rows, w.cols, bytes).unwrap()).collect();
+    for (w, interleaved) in weights.iter().zip(&side_by_side) {
+        let (mut want, mut got) = (vec![0.0; cols], vec![f32::NAN; cols]);
+        for row in 0..w.rows {
+            w.row(row, &mut want).unwrap();
+            interleaved.row(row, &mut got).unwrap();
+            let same = want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits() || a == b);
+            assert!(same, "{name}, row {row}: {got:?} {want:?}");
+        }
+    }
     for tokens in [1, 2, 3, 4, 5, 16, 17, 33, 50, 97] {
         let mut x = random.values(tokens * cols);
         // Blocks of very different size, and one of zeros.
         x.iter_mut().enumerate().for_each(|(i, v)| *v *= [1.0, 30.0, 0.01, 0.0][i / 32 % 4]);
         let grids = [16256.0, 127.0].map(|largest| on_grid(&x, largest));
         for isa in Isa::available() {
-            // With VNNI up to 3 tokens have codes of 16 bits, else up to 8.
-            let grid = &grids[usize::from(tokens > 8 || tokens > 3 && isa.name() == "avx512" && vnni())];
-            let mut y = vec![f32::NAN; tokens * rows];
-            matmul_rounded_with(isa, &x, tokens, weights, &mut y).unwrap();
-            for t in 0..tokens {
-                for r in 0..rows {
-                    let at = |c: usize| (r * cols + c, grid[t * cols + c]);
-                    let (want, size) = (0..cols).map(at).fold((0.0, 0.0), |(sum, size), (i, x)| {
-                        let x: f64 = if x.is_nan() { 0.0 } else { x };
-                        (sum + dense[i] * x, size + slack[i] * x.abs())
-                    });
-                    let got = f64::from(y[t * rows + r]);
-                    assert!(
-                        (got - want).abs() <= 1e-6 * size,
-                        "{name} {} {cols} columns, token {t} of {tokens}, row {r}: {got} {want} {size}",
-                        isa.name()
-                    );
+            // With VNNI up to 3 tokens have codes of 16 bits, else up to 8; side by side up to 3.
+            let few = if isa.name() == "avxvnni" || isa.name() == "avx512" && vnni() { 3 } else { 8 };
+            for (few, interleaved) in [(few, false), (3, true)] {
+                let grid = &grids[usize::from(tokens > few)];
+                let mut y = vec![f32::NAN; tokens * rows];
+                match interleaved {
+                    true => matmul_interleaved_with(isa, &x, tokens, &side_by_side, &mut y).unwrap(),
+                    false => matmul_rounded_with(isa, &x, tokens, weights, &mut y).unwrap(),
+                }
+                for t in 0..tokens {
+                    for r in 0..rows {
+                        let at = |c: usize| (r * cols + c, grid[t * cols + c]);
+                        let (want, size) = (0..cols).map(at).fold((0.0, 0.0), |(sum, size), (i, x)| {
+                            let x: f64 = if x.is_nan() { 0.0 } else { x };
+                            (sum + dense[i] * x, size + slack[i] * x.abs())
+                        });
+                        let got = f64::from(y[t * rows + r]);
+                        assert!(
+                            (got - want).abs() <= 1e-6 * size,
+                            "{name} {} {interleaved} {cols} columns, token {t} of {tokens}, row {r}: {got} {want} {size}",
+                            isa.name()
+                        );
+                    }
                 }
             }
         }
@@ -572,6 +603,31 @@ fn rounded_products_at_the_ends() {
             }
         }
     }
+    // The same side by side; the rest of a panel is nobody's.
+    let mut packed = vec![0; Interleaved::bytes(GgmlType::Q4_K, 3, 256).unwrap()];
+    Interleaved::pack_with(Isa::Portable, &weights[0], &mut packed).unwrap();
+    let interleaved = Interleaved::new(GgmlType::Q4_K, 3, 256, &packed).unwrap();
+    for tokens in [2, 5, 20] {
+        let mut x = random.values(tokens * 256);
+        x[256 + 77] = f32::NEG_INFINITY;
+        for isa in Isa::available() {
+            let mut y = vec![0.0; tokens * 3];
+            matmul_interleaved_with(isa, &x, tokens, &[interleaved], &mut y).unwrap();
+            assert!(
+                y[3..6].iter().all(|v| !v.is_finite()) && y[..3].iter().chain(&y[6..]).all(|v| v.is_finite()),
+                "{y:?}"
+            );
+        }
+    }
+    assert!(
+        Interleaved::bytes(GgmlType::F16, 16, 256).is_none() && Interleaved::bytes(GgmlType::Q4_K, 16, 32).is_none()
+    );
+    assert!(Interleaved::bytes(GgmlType::Q4_K, usize::MAX, 256).is_none());
+    assert!(Interleaved::new(GgmlType::Q4_K, 4, 256, &packed[1..]).is_err());
+    assert!(Interleaved::new(GgmlType::Q4_K, 17, 256, &packed).is_err());
+    assert!(interleaved.row(3, &mut [0.0; 256]).is_err() && interleaved.row(0, &mut [0.0; 255]).is_err());
+    assert!(matmul_interleaved_with(Isa::Portable, &[0.0; 256], 1, &[interleaved], &mut [0.0; 4]).is_err());
+    assert!(matmul_interleaved_with(Isa::Portable, &[0.0; 255], 1, &[interleaved], &mut [0.0; 3]).is_err());
     for x in [vec![0.0; 512], vec![f32::MIN_POSITIVE; 512], vec![1e-36; 512]] {
         let mut y = [f32::NAN; 10];
         matmul_rounded(&x, 2, &weights, &mut y).unwrap();

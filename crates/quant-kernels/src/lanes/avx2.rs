@@ -1,32 +1,120 @@
-//! AVX2: two registers of 32 bytes. Products go through 16 bits, in a way that cannot saturate.
+//! AVX2: two registers of 32 bytes. Products go through 16 bits, in a way that cannot saturate, or are `vpdpbusd` where the processor has it for these
+//! registers: AVX-VNNI, or AVX-512 with VNNI and VL.
 
 use super::{Lanes, Words};
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
-/// The instruction set as a type.
+/// AVX2 with one of the ways to multiply bytes.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2Lanes;
+pub(crate) struct Lanes256<D>(PhantomData<D>);
+
+/// AVX2 alone.
+pub(crate) type Avx2Lanes = Lanes256<Widened>;
+/// With AVX-VNNI.
+pub(crate) type AvxVnniLanes = Lanes256<Vex>;
+/// With the same operation of AVX-512.
+pub(crate) type EvexVnniLanes = Lanes256<Evex>;
 
 type Pair = [__m256i; 2];
 
-/// `vpmaddubsw` would saturate at 16 bits with codes of 8. Even and odd bytes by themselves fit 16 bits, and `vpmaddwd` adds in 32.
-#[inline(always)]
-unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
-    // SAFETY: the caller has the instruction set.
-    unsafe {
-        let (u0, u1) = (_mm256_and_si256(u, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(u));
-        let (s0, s1) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(s)), _mm256_srai_epi16::<8>(s));
-        let even = _mm256_madd_epi16(u0, s0);
-        _mm256_add_epi32(acc, _mm256_add_epi32(even, _mm256_madd_epi16(u1, s1)))
+/// How bytes are multiplied: see the functions of [`Lanes`] of the same names, of which these are half.
+///
+/// # Safety
+/// Every function needs the instruction set.
+pub(crate) trait Dot: Copy + 'static {
+    const WORDS: Words;
+    unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i;
+    unsafe fn dot_7(acc: __m256i, u: __m256i, s: __m256i) -> __m256i;
+    /// With the two parts of the words.
+    unsafe fn dot_words(acc: [__m256i; 2], u: __m256i, x: [__m256i; 2]) -> [__m256i; 2];
+    unsafe fn join(acc: [__m256i; 2]) -> __m256i;
+}
+
+/// Bytes are made words first.
+#[derive(Clone, Copy)]
+pub(crate) struct Widened;
+
+impl Dot for Widened {
+    const WORDS: Words = Words::EvenOdd;
+
+    /// `vpmaddubsw` would saturate at 16 bits with codes of 8. Even and odd bytes by themselves fit 16 bits, and `vpmaddwd` adds in 32.
+    #[inline(always)]
+    unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+        // SAFETY: the caller has the instruction set.
+        unsafe {
+            let (u0, u1) = (_mm256_and_si256(u, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(u));
+            let (s0, s1) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(s)), _mm256_srai_epi16::<8>(s));
+            let even = _mm256_madd_epi16(u0, s0);
+            _mm256_add_epi32(acc, _mm256_add_epi32(even, _mm256_madd_epi16(u1, s1)))
+        }
+    }
+    /// With codes below 128 `vpmaddubsw` does not saturate: 2 · 127 · 128 fits 16 bits.
+    #[inline(always)]
+    unsafe fn dot_7(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+        // SAFETY: the caller has the instruction set.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1))) }
+    }
+    #[inline(always)]
+    unsafe fn dot_words(acc: [__m256i; 2], u: __m256i, [even, odd]: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: the caller has the instruction set.
+        unsafe {
+            let low = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)), even);
+            let high = _mm256_madd_epi16(_mm256_srli_epi16::<8>(u), odd);
+            [_mm256_add_epi32(acc[0], low), _mm256_add_epi32(acc[1], high)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn join(acc: [__m256i; 2]) -> __m256i {
+        // SAFETY: the caller has the instruction set.
+        unsafe { _mm256_add_epi32(acc[0], acc[1]) }
     }
 }
 
-/// With codes below 128 `vpmaddubsw` does not saturate: 2 · 127 · 128 fits 16 bits.
-#[inline(always)]
-unsafe fn dot_7(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
-    // SAFETY: the caller has the instruction set.
-    unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1))) }
+/// `vpdpbusd`, in one of its two encodings.
+macro_rules! by_vpdpbusd {
+    ($(#[$doc:meta])* $name:ident, $operation:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name;
+
+        impl Dot for $name {
+            const WORDS: Words = Words::Parts;
+
+            #[inline(always)]
+            unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+                // SAFETY: the caller has the instruction set.
+                unsafe { $operation(acc, u, s) }
+            }
+            #[inline(always)]
+            unsafe fn dot_7(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+                // SAFETY: the caller has the instruction set.
+                unsafe { $operation(acc, u, s) }
+            }
+            #[inline(always)]
+            unsafe fn dot_words(acc: [__m256i; 2], u: __m256i, [low, high]: [__m256i; 2]) -> [__m256i; 2] {
+                // SAFETY: the caller has the instruction set.
+                unsafe { [$operation(acc[0], u, low), $operation(acc[1], u, high)] }
+            }
+            #[inline(always)]
+            unsafe fn join(acc: [__m256i; 2]) -> __m256i {
+                // SAFETY: the caller has the instruction set.
+                unsafe { _mm256_add_epi32(acc[0], _mm256_slli_epi32::<7>(acc[1])) }
+            }
+        }
+    };
 }
+
+by_vpdpbusd!(
+    /// AVX-VNNI.
+    Vex,
+    _mm256_dpbusd_avx_epi32
+);
+by_vpdpbusd!(
+    /// AVX-512 VNNI and VL.
+    Evex,
+    _mm256_dpbusd_epi32
+);
 
 #[inline(always)]
 fn both<T: Copy, R>(a: [T; 2], b: [T; 2], f: impl Fn(T, T) -> R) -> [R; 2] {
@@ -35,10 +123,10 @@ fn both<T: Copy, R>(a: [T; 2], b: [T; 2], f: impl Fn(T, T) -> R) -> [R; 2] {
 
 // Each function is the instruction it names, twice; the caller has the instruction set, and memory as `Lanes` asks.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Lanes for Avx2Lanes {
+impl<D: Dot> Lanes for Lanes256<D> {
     const TILE: (usize, usize) = (4, 1);
-    const BLOCK_TILE: (usize, usize) = (2, 1);
-    const WORDS: Words = Words::EvenOdd;
+    const MANY_REGISTERS: bool = false;
+    const WORDS: Words = D::WORDS;
     type B = Pair;
     type I = Pair;
     type F = [__m256; 2];
@@ -146,7 +234,7 @@ impl Lanes for Avx2Lanes {
     }
     #[inline(always)]
     unsafe fn dot_7(acc: Pair, u: Pair, s: Pair) -> Pair {
-        unsafe { [dot_7(acc[0], u[0], s[0]), dot_7(acc[1], u[1], s[1])] }
+        unsafe { [D::dot_7(acc[0], u[0], s[0]), D::dot_7(acc[1], u[1], s[1])] }
     }
     #[inline(always)]
     unsafe fn sum_i(x: Pair) -> i32 {
@@ -159,19 +247,30 @@ impl Lanes for Avx2Lanes {
     }
     #[inline(always)]
     unsafe fn dot(acc: Pair, u: Pair, s: Pair) -> Pair {
-        unsafe { [dot(acc[0], u[0], s[0]), dot(acc[1], u[1], s[1])] }
+        unsafe { [D::dot(acc[0], u[0], s[0]), D::dot(acc[1], u[1], s[1])] }
     }
     #[inline(always)]
     unsafe fn dot_16(acc: Pair, u: Pair, x: *const u8) -> Pair {
         unsafe {
-            let (even, odd) = (Self::bytes(x), Self::bytes(x.add(64)));
-            let dot = |i: usize| {
-                let (u0, u1) = (_mm256_and_si256(u[i], _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(u[i]));
-                let products = _mm256_add_epi32(_mm256_madd_epi16(u0, even[i]), _mm256_madd_epi16(u1, odd[i]));
-                _mm256_add_epi32(acc[i], products)
-            };
-            [dot(0), dot(1)]
+            let (first, second) = (Self::bytes(x), Self::bytes(x.add(64)));
+            let zero = _mm256_setzero_si256();
+            [
+                D::join(D::dot_words([acc[0], zero], u[0], [first[0], second[0]])),
+                D::join(D::dot_words([acc[1], zero], u[1], [first[1], second[1]])),
+            ]
         }
+    }
+    #[inline(always)]
+    unsafe fn dot_words(acc: [Pair; 2], u: Pair, x: *const u8) -> [Pair; 2] {
+        unsafe {
+            let x = [Self::word(x)[0], Self::word(x.add(64))[0]];
+            let [a, b] = [D::dot_words([acc[0][0], acc[1][0]], u[0], x), D::dot_words([acc[0][1], acc[1][1]], u[1], x)];
+            [[a[0], b[0]], [a[1], b[1]]]
+        }
+    }
+    #[inline(always)]
+    unsafe fn join(acc: [Pair; 2]) -> Pair {
+        unsafe { [D::join([acc[0][0], acc[1][0]]), D::join([acc[0][1], acc[1][1]])] }
     }
 
     #[inline(always)]
@@ -233,6 +332,22 @@ impl Lanes for Avx2Lanes {
     #[inline(always)]
     unsafe fn unsigned(words: [u64; 2]) -> Self::F {
         words.map(|w| unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(w as i64))) })
+    }
+    #[inline(always)]
+    unsafe fn halves(p: *const u8) -> Self::F {
+        [0, 16].map(|at| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.add(at).cast())) })
+    }
+    #[inline(always)]
+    unsafe fn unsigned_at(p: *const u8) -> Self::F {
+        [0, 8].map(|at| unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(at).cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn nibbles_at(p: *const u8) -> (Self::F, Self::F) {
+        unsafe {
+            let both = [0, 8].map(|at| _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(at).cast())));
+            let low = both.map(|x| _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(15))));
+            (low, both.map(|x| _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(x))))
+        }
     }
     #[inline(always)]
     unsafe fn signed(p: *const u8) -> Self::F {

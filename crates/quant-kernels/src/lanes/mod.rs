@@ -9,7 +9,7 @@ mod plain;
 mod vnni;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::Avx2Lanes;
+pub(crate) use avx2::{Avx2Lanes, AvxVnniLanes, EvexVnniLanes};
 pub(crate) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use vnni::VnniLanes;
@@ -30,8 +30,8 @@ pub(crate) enum Words {
 pub(crate) trait Lanes: Copy + 'static {
     /// Rows of weights and vectors of 16 tokens in the tile of a product of many tokens with one scale a row: as many as the registers hold.
     const TILE: (usize, usize);
-    /// The same with scales within the rows, which takes two sums for each.
-    const BLOCK_TILE: (usize, usize);
+    /// True if there are registers for tiles of 12 vectors and as many sums.
+    const MANY_REGISTERS: bool;
     /// 64 bytes.
     type B: Copy;
     /// 16 i32.
@@ -80,6 +80,10 @@ pub(crate) trait Lanes: Copy + 'static {
     const WORDS: Words;
     /// As `dot`, with 64 codes of 16 bits, -16256 to 16256, at `x`.
     unsafe fn dot_16(acc: Self::I, u: Self::B, x: *const u8) -> Self::I;
+    /// As `dot_16`, with the same four codes for each lane: those at `x` in such an array of 64. The two sums are put together by `join`.
+    unsafe fn dot_words(acc: [Self::I; 2], u: Self::B, x: *const u8) -> [Self::I; 2];
+    /// The sums of `dot_words` as one; the start of the first counts.
+    unsafe fn join(acc: [Self::I; 2]) -> Self::I;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -99,7 +103,13 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn first(x: Self::F, n: usize) -> Self::F;
     /// Unsigned bytes of two words.
     unsafe fn unsigned(words: [u64; 2]) -> Self::F;
-    /// Signed bytes.
+    /// 16 binary16 numbers.
+    unsafe fn halves(p: *const u8) -> Self::F;
+    /// 16 unsigned bytes.
+    unsafe fn unsigned_at(p: *const u8) -> Self::F;
+    /// The low and the high nibbles of 16 bytes.
+    unsafe fn nibbles_at(p: *const u8) -> (Self::F, Self::F);
+    /// 16 signed bytes.
     unsafe fn signed(p: *const u8) -> Self::F;
     /// Lanes `2 j` and `2 j + 1` of the first eight, eight times each.
     unsafe fn eights(x: Self::F, j: usize) -> Self::F;

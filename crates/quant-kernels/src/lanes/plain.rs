@@ -12,7 +12,7 @@ pub(crate) struct Plain;
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for Plain {
     const TILE: (usize, usize) = (2, 1);
-    const BLOCK_TILE: (usize, usize) = (2, 1);
+    const MANY_REGISTERS: bool = false;
     const WORDS: Words = Words::EvenOdd;
     type B = [u8; 64];
     type I = [i32; 16];
@@ -131,6 +131,20 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    unsafe fn dot_words(acc: [[i32; 16]; 2], u: [u8; 64], x: *const u8) -> [[i32; 16]; 2] {
+        let [even, odd] = [0, 64].map(|at| unsafe { x.add(at).cast::<[i16; 2]>().read_unaligned() }.map(i32::from));
+        let sum = |acc: [i32; 16], first: usize, x: [i32; 2]| -> [i32; 16] {
+            let product = |i: usize, j: usize| i32::from(u[4 * i + first + 2 * j]) * x[j];
+            from_fn(|i| acc[i].wrapping_add(product(i, 0) + product(i, 1)))
+        };
+        [sum(acc[0], 0, even), sum(acc[1], 1, odd)]
+    }
+    #[inline(always)]
+    unsafe fn join(acc: [[i32; 16]; 2]) -> [i32; 16] {
+        unsafe { Self::add_i(acc[0], acc[1]) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; 16] {
         [x; 16]
     }
@@ -179,6 +193,21 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn unsigned(words: [u64; 2]) -> [f32; 16] {
         from_fn(|i| f32::from((words[i / 8] >> (8 * (i % 8))) as u8))
+    }
+    #[inline(always)]
+    unsafe fn halves(p: *const u8) -> [f32; 16] {
+        let x = unsafe { p.cast::<[[u8; 2]; 16]>().read_unaligned() };
+        x.map(|x| f16::from_bits(u16::from_le_bytes(x)).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn unsigned_at(p: *const u8) -> [f32; 16] {
+        let x = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
+        x.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn nibbles_at(p: *const u8) -> ([f32; 16], [f32; 16]) {
+        let x = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
+        (x.map(|x| f32::from(x & 15)), x.map(|x| f32::from(x >> 4)))
     }
     #[inline(always)]
     unsafe fn signed(p: *const u8) -> [f32; 16] {

@@ -11,7 +11,7 @@ pub(crate) struct VnniLanes;
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for VnniLanes {
     const TILE: (usize, usize) = (8, 3);
-    const BLOCK_TILE: (usize, usize) = (4, 3);
+    const MANY_REGISTERS: bool = true;
     const WORDS: Words = Words::Parts;
     type B = __m512i;
     type I = __m512i;
@@ -135,6 +135,17 @@ impl Lanes for VnniLanes {
     }
 
     #[inline(always)]
+    unsafe fn dot_words(acc: [__m512i; 2], u: __m512i, x: *const u8) -> [__m512i; 2] {
+        unsafe {
+            [_mm512_dpbusd_epi32(acc[0], u, Self::word(x)), _mm512_dpbusd_epi32(acc[1], u, Self::word(x.add(64)))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn join(acc: [__m512i; 2]) -> __m512i {
+        unsafe { _mm512_add_epi32(acc[0], _mm512_slli_epi32::<7>(acc[1])) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
     }
@@ -181,6 +192,22 @@ impl Lanes for VnniLanes {
     #[inline(always)]
     unsafe fn unsigned(words: [u64; 2]) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x(words[1] as i64, words[0] as i64))) }
+    }
+    #[inline(always)]
+    unsafe fn halves(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn unsigned_at(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_at(p: *const u8) -> (__m512, __m512) {
+        unsafe {
+            let both = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let low = _mm512_and_si512(both, _mm512_set1_epi32(15));
+            (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both)))
+        }
     }
     #[inline(always)]
     unsafe fn signed(p: *const u8) -> __m512 {

@@ -8,7 +8,7 @@ mod small_blocks;
 
 pub(crate) use affine::Affine;
 pub(crate) use k_quants::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
-pub(crate) use small_blocks::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(crate) use small_blocks::{GRID, Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, nibbles};
 
 use crate::lanes::Lanes;
 

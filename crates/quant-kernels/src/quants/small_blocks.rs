@@ -5,11 +5,11 @@ use crate::codes::{u16_at, u32_at};
 use crate::lanes::Lanes;
 
 /// The grid of IQ4_NL and IQ4_XS (`kvalues_iq4nl` in ggml-common.h), plus 128.
-pub(super) const GRID: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub(crate) const GRID: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 /// 64 codes of 4 bits: of each 16 bytes the low nibbles, then the high ones.
 #[inline(always)]
-pub(super) unsafe fn nibbles<S: Lanes>(a: *const u8, b: *const u8) -> S::B {
+pub(crate) unsafe fn nibbles<S: Lanes>(a: *const u8, b: *const u8) -> S::B {
     // SAFETY: the caller owns 16 bytes at each.
     unsafe { S::and_b(S::shr_b(S::quarters(a, b), [0, 4, 0, 4]), S::splat_b(15)) }
 }
