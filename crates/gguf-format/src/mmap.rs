@@ -30,6 +30,20 @@ impl Mmap {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         Ok(Self(map))
     }
+
+    /// Says that a part of the map, such as the bytes of a tensor, will not be read soon: its pages leave the process, and are read from the file
+    /// again where they are. Nothing is done for bytes of another place, and on systems other than Linux.
+    pub fn release(&self, part: &[u8]) {
+        #[cfg(target_os = "linux")]
+        if let Some(offset) = (part.as_ptr() as usize).checked_sub(self.0.as_ptr() as usize)
+            && offset.checked_add(part.len()).is_some_and(|end| end <= self.0.len())
+        {
+            // SAFETY: a read-only map of a file: after its pages are dropped, a read finds the same bytes in the file. It lies within the map.
+            let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, part.len()) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = part;
+    }
 }
 
 impl AsRef<[u8]> for Mmap {

@@ -137,6 +137,13 @@ impl HfDir {
         self.shards.get(shard).map_or(&[], |s| s.data(tensor))
     }
 
+    /// Lets the pages of the tensor at a place that `locate` gave go: they are read from the file again when they are needed.
+    pub(crate) fn release(&self, (shard, tensor): (usize, usize)) {
+        if let Some(shard) = self.shards.get(shard) {
+            shard.release(tensor);
+        }
+    }
+
     /// A tensor by its name in the files. `None` if absent.
     ///
     /// # Errors

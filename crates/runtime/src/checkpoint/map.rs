@@ -29,4 +29,10 @@ impl FileMap {
     pub(super) fn bytes(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |map| map.as_ref())
     }
+    /// As [`Mmap::release`].
+    pub(super) fn release(&self, part: &[u8]) {
+        if let Some(map) = &self.0 {
+            map.release(part);
+        }
+    }
 }

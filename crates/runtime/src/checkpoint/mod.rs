@@ -41,6 +41,13 @@ pub struct GgufFile {
     pub gguf: GgufSplits<Mmap>,
 }
 
+impl GgufFile {
+    /// Lets the pages of a tensor's bytes go: they are read from the file again when they are needed.
+    pub(crate) fn release(&self, bytes: &[u8]) {
+        self.gguf.parts().iter().for_each(|part| part.storage().release(bytes));
+    }
+}
+
 /// One tensor of a checkpoint, borrowed from the map.
 #[derive(Clone, Debug)]
 pub struct TensorView<'a> {

@@ -94,6 +94,11 @@ impl Shard {
         Some(HfEntry { name, dtype: *dtype, shape, data: self.data(index), file: &self.path, offset })
     }
 
+    /// Lets the pages of a tensor go.
+    pub(super) fn release(&self, index: usize) {
+        self.map.release(self.data(index));
+    }
+
     /// The bytes of the tensor at `index` of `tensors`; empty for an index out of range.
     pub(super) fn data(&self, index: usize) -> &[u8] {
         self.tensors.get(index).and_then(|t| self.map.bytes().get(t.range.clone())).unwrap_or(&[])

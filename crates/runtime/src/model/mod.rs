@@ -11,8 +11,10 @@ mod key_means;
 mod kv_cache;
 mod layer_walk;
 mod ops;
+mod repack;
 mod rope;
 mod traffic;
+mod weight_memory;
 mod weights;
 
 pub use activations::Activations;

@@ -9,7 +9,8 @@ use gguf_format::{GgmlType, blocks};
 use quant_core::activation::ActivationQuantizer;
 use quant_core::rotation::Rotation;
 use quant_kernels::{
-    ActivationGrid, Encoding, Int8Activations, Int8Weights, Matrix, gather, matmul, matmul_int8, matmul_rounded,
+    ActivationGrid, Encoding, Int8Activations, Int8Weights, Interleaved, Matrix, gather, matmul, matmul_int8,
+    matmul_interleaved, matmul_rounded,
 };
 use std::borrow::Cow;
 use std::ops::Range;
@@ -95,13 +96,7 @@ impl Linear {
             None
         };
         let weights = if backend.own_kernels {
-            let mut runs: Vec<Range<usize>> = Vec::new();
-            for (i, weight) in weights.iter().enumerate() {
-                match runs.last_mut() {
-                    Some(run) if is_alike(&weights[run.start], weight) => run.end = i + 1,
-                    _ => runs.push(i..i + 1),
-                }
-            }
+            let runs = alike(&weights);
             Weights::Own(weights, runs)
         } else {
             let matmul = |w: &Weight| Ok((candle_matmul(w, &backend.device)?, w.activations));
@@ -115,6 +110,20 @@ impl Linear {
         match &self.weights {
             Weights::Own(weights, _) => weights,
             Weights::Candle(_) => &[],
+        }
+    }
+
+    pub(super) fn own_weights_mut(&mut self) -> &mut [Weight] {
+        match &mut self.weights {
+            Weights::Own(weights, _) => weights,
+            Weights::Candle(_) => &mut [],
+        }
+    }
+
+    /// After weights have changed their places.
+    pub(super) fn regroup(&mut self) {
+        if let Weights::Own(weights, runs) = &mut self.weights {
+            *runs = alike(weights);
         }
     }
 
@@ -152,9 +161,24 @@ impl Linear {
     }
 }
 
+/// Runs of weights that are alike.
+fn alike(weights: &[Weight]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (i, weight) in weights.iter().enumerate() {
+        match runs.last_mut() {
+            Some(run) if is_alike(&weights[run.start], weight) => run.end = i + 1,
+            _ => runs.push(i..i + 1),
+        }
+    }
+    runs
+}
+
 /// Whether two weights read the same activations by the same kernel.
 fn is_alike(a: &Weight, b: &Weight) -> bool {
-    a.gather() == b.gather() && a.activations == b.activations && a.int8().is_some() == b.int8().is_some()
+    a.gather() == b.gather()
+        && a.activations == b.activations
+        && a.int8().is_some() == b.int8().is_some()
+        && a.interleaved().is_some() == b.interleaved().is_some()
 }
 
 /// Rounds activations, `[tokens, features]`, on the CPU, wherever they are: one rounding for all devices.
@@ -236,15 +260,12 @@ impl PackedProduct<'_> {
             ActivationGrid::of(ty).unwrap_or(ActivationGrid::F32).round(&mut prepared, cols)?;
         }
         let x = if prepared.is_empty() { x } else { &prepared };
-        if !int8.is_empty() {
-            // Their layout is for integers alone.
-            let mut values = vec![0.0f32; int8.iter().map(|w| w.rows() * cols).sum()];
-            let rows = int8.iter().flat_map(|w| (0..w.rows()).map(move |row| (w, row)));
-            for ((w, row), values) in rows.zip(values.chunks_exact_mut(cols.max(1))) {
-                w.row(row, values)?;
-            }
-            let rows = values.len() / cols.max(1);
-            return matmul(x, tokens, &[Matrix::new(GgmlType::F32, rows, cols, bytemuck::cast_slice(&values))?], y);
+        if self.integers && quantizer.is_none() && head.interleaved().is_some() {
+            let interleaved: Vec<Interleaved<'_>> = weights.iter().filter_map(Weight::interleaved).collect();
+            return matmul_interleaved(x, tokens, &interleaved, y);
+        }
+        if head.matrix().is_none() {
+            return unpacked_product(x, tokens, weights, y);
         }
         let matrices: Vec<Matrix<'_>> = weights.iter().filter_map(Weight::matrix).collect();
         if self.integers && quantizer.is_none() {
@@ -261,6 +282,26 @@ impl PackedProduct<'_> {
         }
         Ok(())
     }
+}
+
+/// The product in f32 with weights whose layout is for integers alone.
+fn unpacked_product(x: &[f32], tokens: usize, weights: &[Weight], y: &mut [f32]) -> quant_kernels::Result<()> {
+    let cols = x.len() / tokens.max(1);
+    let rows: usize = weights.iter().map(|w| w.rows).sum();
+    let mut values = vec![0.0f32; rows * cols];
+    let mut rest = values.as_mut_slice();
+    for weight in weights {
+        let (here, others) = std::mem::take(&mut rest).split_at_mut(weight.rows * cols);
+        match (weight.int8(), weight.interleaved()) {
+            (Some(int8), _) => {
+                here.chunks_exact_mut(cols.max(1)).enumerate().try_for_each(|(row, dst)| int8.row(row, dst))?;
+            }
+            (None, Some(weights)) => weights.dequantize(here)?,
+            (None, None) => {}
+        }
+        rest = others;
+    }
+    matmul(x, tokens, &[Matrix::new(GgmlType::F32, rows, cols, bytemuck::cast_slice(&values))?], y)
 }
 
 /// Activations as the integer products take them.

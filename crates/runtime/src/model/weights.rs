@@ -2,13 +2,15 @@
 
 use super::config::Architecture;
 use super::eight_bit::{EightBitWeights, ScaledRows};
+use super::weight_memory::Part;
 use crate::checkpoint::{EightBitLinear, GgufFile, HfDir, ModuleMatrix, PackedModules, hf_name};
 use crate::fold::{Folds, Rotations, TensorRotation};
 use crate::{Checkpoint, Error, ModelConfig, Result};
 use gguf_format::{GgmlType, TensorInfo, blocks};
 use quant_core::activation::{ActivationGrid, ActivationQuantizer};
 use quant_core::rotation::Rotation;
-use quant_kernels::{AffineWeights, Int8Weights, Matrix};
+use quant_kernels::{AffineWeights, Encoding, Int8Weights, Interleaved, Matrix, is_integer};
+use rayon::prelude::*;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct Weight {
     place: Place,
+    /// A copy for the products ([`Model::repack`](super::Model::repack)).
+    packed: Option<Part>,
     pub(super) rows: usize,
     pub(super) cols: usize,
     /// How the model says that its input is rounded.
@@ -29,6 +33,8 @@ enum Place {
     Hf(Arc<HfDir>, (usize, usize), GgmlType),
     /// In memory, packed.
     Affine(Arc<AffineWeights>),
+    /// Affine ones that are interleaved and nowhere else: their encoding, their columns there, and the input feature of each.
+    Interleaved(Encoding, usize, Option<Arc<[u32]>>),
     /// In memory, one byte a weight.
     EightBit(Arc<EightBitWeights>),
     /// In memory, f32: what scales or rotations were folded into.
@@ -36,16 +42,79 @@ enum Place {
 }
 
 impl Weight {
-    /// For the kernels, but without the scales of `row_scales`. The columns of affine weights are those that `gather` lists. `None` for `int8`.
+    /// For the kernels, but without the scales of `row_scales`. The columns of affine weights are those that `gather` lists. `None` for `int8` and for
+    /// what is interleaved only.
     pub(super) fn matrix(&self) -> Option<Matrix<'_>> {
+        let matrix = self.own_matrix()?;
+        // A copy of the same bytes is read more quickly.
+        let copy = self.packed.as_ref().filter(|_| !is_integer(matrix.ty)).map(Part::bytes);
+        Some(Matrix { data: copy.unwrap_or(matrix.data), ..matrix })
+    }
+
+    /// Where the weight came from.
+    fn own_matrix(&self) -> Option<Matrix<'_>> {
         let (ty, data) = match &self.place {
             Place::Gguf(file, info) => (info.ggml_type(), file.gguf.data(info)),
             Place::Hf(dir, place, ty) => (*ty, dir.data_at(*place)),
             Place::Affine(weights) => return Some(weights.matrix()),
+            Place::Interleaved(..) => return None,
             Place::EightBit(_) => return self.scaled().map(ScaledRows::matrix),
             Place::Dense(values) => (GgmlType::F32, bytemuck::cast_slice(values)),
         };
         Some(Matrix { ty: ty.into(), rows: self.rows, cols: self.cols, data })
+    }
+
+    /// For integer products, with 16 rows side by side; columns as those of `matrix`.
+    pub(super) fn interleaved(&self) -> Option<Interleaved<'_>> {
+        let part = self.packed.as_ref()?;
+        let (ty, cols) = match &self.place {
+            Place::Interleaved(ty, cols, _) => (*ty, *cols),
+            _ => self.own_matrix().map(|m| (m.ty, m.cols))?,
+        };
+        Interleaved::new(ty, self.rows, cols, part.bytes()).ok()
+    }
+
+    /// Bytes of a copy for the products; `None` if there is a better place for it than its own.
+    pub(super) fn packed_bytes(&self) -> Option<usize> {
+        let matrix = self.own_matrix()?;
+        match (&self.place, Interleaved::bytes(matrix.ty, matrix.rows, matrix.cols)) {
+            (Place::Gguf(..) | Place::Hf(..) | Place::Affine(_), Some(bytes)) => Some(bytes),
+            (Place::Gguf(..) | Place::Hf(..), None) => Some(matrix.data.len()),
+            _ => None,
+        }
+    }
+
+    /// Writes the copy, and lets its source go. `set_packed` must follow.
+    pub(super) fn pack(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let Some(matrix) = self.own_matrix() else { return Ok(()) };
+        if is_integer(matrix.ty) {
+            Interleaved::pack(&matrix, bytes)?;
+        } else {
+            bytes
+                .par_chunks_mut(CHUNK)
+                .zip(matrix.data.par_chunks(CHUNK))
+                .for_each(|(to, from)| to.copy_from_slice(from));
+        }
+        let elsewhere = match &self.place {
+            Place::Gguf(file, info) => {
+                file.release(file.gguf.data(info));
+                None
+            }
+            Place::Hf(dir, place, _) => {
+                dir.release(*place);
+                None
+            }
+            Place::Affine(weights) => Some(Place::Interleaved(matrix.ty, matrix.cols, weights.gather().map(Arc::from))),
+            _ => None,
+        };
+        if let Some(place) = elsewhere {
+            self.place = place;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_packed(&mut self, part: Part) {
+        self.packed = Some(part);
     }
 
     /// For integer products.
@@ -76,6 +145,9 @@ impl Weight {
 
     /// What a product reads.
     pub(super) fn bytes(&self) -> &[u8] {
+        if let Some(part) = &self.packed {
+            return part.bytes();
+        }
         self.matrix().map(|m| m.data).or_else(|| self.int8().map(Int8Weights::data)).unwrap_or_default()
     }
 
@@ -83,6 +155,7 @@ impl Weight {
     pub(super) fn gather(&self) -> Option<&[u32]> {
         match &self.place {
             Place::Affine(weights) => weights.gather(),
+            Place::Interleaved(_, _, gather) => gather.as_deref(),
             _ => self.scaled().and_then(ScaledRows::gather),
         }
     }
@@ -95,12 +168,26 @@ impl Weight {
                 EightBitWeights::Int8(weights) => weights.row(row, dst)?,
                 EightBitWeights::Scaled(rows) => rows.row(row, dst)?,
             },
+            (Place::Interleaved(_, cols, gather), _) => {
+                let Some(weights) = self.interleaved() else { return Ok(()) };
+                let Some(gather) = gather else { return Ok(weights.row(row, dst)?) };
+                let mut values = vec![0.0; *cols];
+                weights.row(row, &mut values)?;
+                for (&value, &feature) in values.iter().zip(gather.iter()) {
+                    if let Some(dst) = dst.get_mut(feature as usize) {
+                        *dst = value;
+                    }
+                }
+            }
             (_, Some(matrix)) => matrix.row(row, dst)?,
             (_, None) => {}
         }
         Ok(())
     }
 }
+
+/// Bytes that one thread copies at a time.
+const CHUNK: usize = 2 << 20;
 
 /// Reads the tensors of a checkpoint with the shapes that the configuration gives them.
 pub(super) struct Loader<'a> {
@@ -230,7 +317,7 @@ impl<'a> Loader<'a> {
         if let Some(fold) = fold {
             fold.apply(0, cols, &mut values);
         }
-        Ok(Weight { place: Place::Dense(Arc::new(values)), rows, cols, activations: None })
+        Ok(Weight { place: Place::Dense(Arc::new(values)), packed: None, rows, cols, activations: None })
     }
 
     /// What rotations do to a matrix, and the weight of the norm that goes into it.
@@ -248,6 +335,10 @@ impl<'a> Loader<'a> {
         {
             self.check_shape(gguf_name, &[rows, cols], &matrix.shape())?;
             let activations = packed.activations(&module)?;
+            // What was read is in `matrix`: one copy is enough.
+            if let Checkpoint::HfDir(dir) = self.checkpoint {
+                packed.tensors_of(&module).filter_map(|name| dir.locate(&name)).for_each(|at| dir.release(at));
+            }
             let place = match matrix {
                 ModuleMatrix::Affine(matrix) => Place::Affine(Arc::new(AffineWeights::pack(&matrix)?)),
                 ModuleMatrix::EightBit(EightBitLinear { matrix, .. }) => {
@@ -255,7 +346,7 @@ impl<'a> Loader<'a> {
                     Place::EightBit(Arc::new(EightBitWeights::new(matrix, integers)?))
                 }
             };
-            return Ok(Weight { place, rows, cols, activations });
+            return Ok(Weight { place, packed: None, rows, cols, activations });
         }
         let view = self.checkpoint.tensor(gguf_name)?.ok_or_else(|| self.missing(gguf_name))?;
         self.check_shape(gguf_name, &[rows, cols], &view.shape)?;
@@ -272,7 +363,7 @@ impl<'a> Loader<'a> {
             }
         };
         let place = place.ok_or_else(|| self.missing(gguf_name))?;
-        Ok(Weight { place, rows, cols, activations: None })
+        Ok(Weight { place, packed: None, rows, cols, activations: None })
     }
 
     /// The type that the checkpoint holds a tensor in.
