@@ -1,4 +1,4 @@
-//! `--activations` of the commands that a model is used with.
+//! `--activations` and `--no-repack` of the commands that a model is used with.
 
 use quant_runtime::Model;
 
@@ -12,15 +12,29 @@ pub(crate) enum ProductsArg {
     F32,
 }
 
-impl ProductsArg {
-    pub(crate) fn apply(self, model: &mut Model) {
-        model.set_integer_products(self == Self::Int8);
+/// How a model computes on the CPU.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct ProductArgs {
+    /// Activations of the products with packed weights, on the CPU.
+    #[arg(long, value_enum, default_value = "int8")]
+    activations: ProductsArg,
+    /// Use the weights where they are in the file's map, for a quick start: otherwise they are copied at first, in an order and in pages that are quicker to read. Several
+    /// processes share the map's memory. With --activations f32 it is always so.
+    #[arg(long)]
+    no_repack: bool,
+}
+
+impl ProductArgs {
+    pub(crate) fn apply(self, mut model: Model) -> quant_runtime::Result<Model> {
+        let integers = self.activations == ProductsArg::Int8;
+        model.set_integer_products(integers);
+        if integers && !self.no_repack { model.repack() } else { Ok(model) }
     }
 
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Int8 => "int8",
-            Self::F32 => "f32",
+        match self.activations {
+            ProductsArg::Int8 => "int8",
+            ProductsArg::F32 => "f32",
         }
     }
 }

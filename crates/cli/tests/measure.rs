@@ -130,7 +130,7 @@ fn bench_measures_both_tests() {
         assert!(result["tokens_per_second"].as_f64().unwrap() > 0.0);
     }
     assert_eq!(report["activations"], "int8");
-    for key in ["load_seconds", "bytes_per_token", "bandwidth"] {
+    for key in ["load_seconds", "first_token_seconds", "bytes_per_token", "bandwidth"] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key}: {report}");
     }
     assert!(report["results"][0]["bandwidth_share"].is_null());
@@ -156,11 +156,14 @@ fn integer_products_are_near_those_of_floats() {
         let kl = report["kl"]["mean"].as_f64().unwrap();
         println!("{level}: perplexity {:+.3} %, mean KL {kl:.2e}", 100.0 * (ppl / base - 1.0));
         assert!((ppl / base - 1.0).abs() < 0.003 && kl > 1e-7 && kl < 2e-3, "{level}: {report}");
-        let ids = |activations: &str| {
+        let ids = |activations: &str, more: &[&str]| {
             let args = ["run", file, "-p", "Once upon a time", "-n", "24", "--temperature", "0", "--json"];
-            json(&[&args[..], &["--activations", activations]].concat())["ids"].clone()
+            json(&[&args[..], &["--activations", activations], more].concat())["ids"].clone()
         };
-        assert_eq!(ids("int8").as_array().unwrap()[..8], ids("f32").as_array().unwrap()[..8], "{level}");
+        let exact = ids("f32", &[]);
+        for more in [&[][..], &["--no-repack"]] {
+            assert_eq!(ids("int8", more).as_array().unwrap()[..8], exact.as_array().unwrap()[..8], "{level} {more:?}");
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use crate::cache_args::CacheArgs;
 use crate::error::CliResult;
 use crate::output::{print_json, to_stdout};
 use crate::peak_memory::peak_rss_bytes;
-use crate::products_arg::ProductsArg;
+use crate::products_arg::ProductArgs;
 use crate::{input, progress, table};
+use quant_runtime::LogitRows;
 use quant_runtime::eval::{SpeedOptions, SpeedResult, measure_speed};
 use serde_json::json;
 use std::path::PathBuf;
@@ -33,9 +34,8 @@ pub(crate) struct Args {
     /// Tokens that are in the cache already when a test starts.
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
-    /// Activations of the products with packed weights.
-    #[arg(long, value_enum, default_value = "int8")]
-    activations: ProductsArg,
+    #[command(flatten)]
+    products: ProductArgs,
     #[command(flatten)]
     cache: CacheArgs,
     /// Print one JSON object.
@@ -47,9 +47,12 @@ impl Args {
     pub(crate) fn run(self) -> CliResult {
         let cache = self.cache.choice()?;
         let start = Instant::now();
-        let mut model = input::load_model(&self.model)?;
+        let model = self.products.apply(input::load_model(&self.model)?)?;
         let load_seconds = start.elapsed().as_secs_f64();
-        self.activations.apply(&mut model);
+        let mut first_cache = model.new_cache_of(cache)?;
+        model.forward(&[0], &mut first_cache, LogitRows::Last)?;
+        let first_token_seconds = start.elapsed().as_secs_f64();
+        drop(first_cache);
         let room = model.config().max_context.saturating_sub(self.depth);
         let options = SpeedOptions {
             prompt: self.prompt.unwrap_or(512.min(room)),
@@ -83,7 +86,8 @@ impl Args {
                 })
                 .collect();
             return print_json(&json!({
-                "threads": threads, "activations": self.activations.name(), "load_seconds": load_seconds,
+                "threads": threads, "activations": self.products.name(), "load_seconds": load_seconds,
+                "first_token_seconds": first_token_seconds,
                 "peak_rss_bytes": peak, "bytes_per_token": read, "bandwidth": bandwidth, "results": results,
             }));
         }
@@ -99,7 +103,10 @@ impl Args {
         let bandwidth = bandwidth.map_or("unknown".to_owned(), |b| format!("{:.1} GB/s", b / 1e9));
         to_stdout(|out| {
             write!(out, "{}", table::render(&["test", "depth", "median t/s", "mean t/s", "of bandwidth"], &rows))?;
-            writeln!(out, "{threads} threads, loaded in {load_seconds:.2} s, peak memory {peak}")?;
+            writeln!(
+                out,
+                "{threads} threads, loaded in {load_seconds:.2} s, first token after {first_token_seconds:.2} s, peak memory {peak}"
+            )?;
             writeln!(out, "a generated token reads {:.1} MB; the threads read {bandwidth}", read / 1e6)
         })
     }

@@ -6,7 +6,7 @@ mod device;
 use crate::cache_args::CacheArgs;
 use crate::error::{CliError, CliResult};
 use crate::output::{self, Stream};
-use crate::products_arg::ProductsArg;
+use crate::products_arg::ProductArgs;
 use device::DeviceKind;
 use quant_runtime::chat_template::{ChatTemplate, Message};
 use quant_runtime::generate::{FinishReason, GenerateOptions, Generation, Generator, SamplingOptions};
@@ -64,9 +64,8 @@ pub(crate) struct Args {
     /// Tokens of prompt and answer together [default: what the model was made for].
     #[arg(long, value_name = "N")]
     ctx: Option<usize>,
-    /// Activations of the products with packed weights, on the CPU.
-    #[arg(long, value_enum, default_value = "int8")]
-    activations: ProductsArg,
+    #[command(flatten)]
+    products: ProductArgs,
     #[command(flatten)]
     cache: CacheArgs,
     /// Where to compute.
@@ -105,8 +104,7 @@ impl Args {
             let model = self.model.display();
             return Err(CliError::Usage(format!("{model} has no chat template, and so no place for --system")));
         }
-        let mut model = Model::load(&checkpoint, &device)?;
-        self.activations.apply(&mut model);
+        let model = self.products.apply(Model::load(&checkpoint, &device)?)?;
         let generator = Generator::new(&model, &tokenizer, options)?;
         let prompts = Prompts { tokenizer: &tokenizer, template };
         match &self.prompt {
