@@ -1,10 +1,11 @@
-//! Products with packed weights: [4096, 4096] with one token, whose work is reading the weights, and with 64.
+//! Products with packed weights: [4096, 4096] with one token, whose work is reading the weights, with 4, and with 64; with f32 activations, and with rounded
+//! ones in place and with 16 rows side by side.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gguf_format::{GgmlType, blocks};
 use half::f16;
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
-use quant_kernels::{AffineWeights, Matrix, matmul};
+use quant_kernels::{AffineWeights, Interleaved, Matrix, matmul, matmul_interleaved, matmul_rounded};
 
 const N: usize = 4096;
 
@@ -42,13 +43,30 @@ fn products(c: &mut Criterion) {
     let mut matrices: Vec<(String, Matrix<'_>)> =
         ggml.iter().map(|(ty, bytes)| (ty.to_string(), Matrix::new(*ty, N, N, bytes).expect("a matrix"))).collect();
     matrices.extend(affine.iter().map(|(name, weights)| (name.clone(), weights.matrix())));
-    for tokens in [1, 64] {
+    let packed: Vec<Vec<u8>> = matrices
+        .iter()
+        .map(|(_, w)| {
+            let mut bytes = vec![0; Interleaved::bytes(w.ty, N, N).expect("a layout")];
+            Interleaved::pack(w, &mut bytes).expect("packed");
+            bytes
+        })
+        .collect();
+    for tokens in [1, 4, 64] {
         let mut group = c.benchmark_group(format!("matmul, {tokens} tokens"));
         group.throughput(Throughput::Elements((N * N * tokens) as u64)).sample_size(20);
         let x = values(tokens * N);
         let mut y = vec![0.0; tokens * N];
-        for (name, matrix) in &matrices {
-            group.bench_function(name, |b| b.iter(|| matmul(&x, tokens, &[*matrix], &mut y).expect("a product")));
+        for ((name, matrix), packed) in matrices.iter().zip(&packed) {
+            group.bench_function(format!("{name}, f32"), |b| {
+                b.iter(|| matmul(&x, tokens, &[*matrix], &mut y).expect("a product"));
+            });
+            group.bench_function(format!("{name}, integers"), |b| {
+                b.iter(|| matmul_rounded(&x, tokens, &[*matrix], &mut y).expect("a product"));
+            });
+            let interleaved = Interleaved::new(matrix.ty, N, N, packed).expect("a matrix");
+            group.bench_function(format!("{name}, side by side"), |b| {
+                b.iter(|| matmul_interleaved(&x, tokens, &[interleaved], &mut y).expect("a product"));
+            });
         }
     }
 }
