@@ -67,7 +67,11 @@ fn main() -> Anything<()> {
         for (matmul, cols, is_head) in &products {
             // Logits of the last token only.
             let tokens = if *is_head { 1 } else { tokens };
-            std::hint::black_box(matmul.forward(&Tensor::from_slice(&noise[..tokens * cols], (tokens, *cols), &Device::Cpu)?)?);
+            std::hint::black_box(matmul.forward(&Tensor::from_slice(
+                &noise[..tokens * cols],
+                (tokens, *cols),
+                &Device::Cpu,
+            )?)?);
         }
         Ok(start.elapsed().as_secs_f64())
     };

@@ -1,5 +1,6 @@
 //! Models whose weights were moved into the products' layout compute what they compute from the file.
 
+use candle_core::Device;
 use gguf_format::mix::{FileType, MixOptions};
 use quant_runtime::convert::ModelSource;
 use quant_runtime::quantize::{QuantizeOptions, QuantizePlan};
@@ -33,6 +34,10 @@ fn check(name: &str, path: &Path) {
         println!("{name}, {way}: mean KL {kl:.1e}, largest difference {difference:.1e}");
         assert!(kl < 2e-6 && difference < 0.05, "{name}, {way}: {kl} {difference}");
     }
+    // Layer by layer at load it is the same.
+    let mut at_load = Model::load_repacked(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
+    at_load.set_integer_products(true);
+    assert_eq!(logits_one_by_one(&model, &tokens), logits_one_by_one(&at_load, &tokens), "{name}, at load");
     let (kl, _) = apart(&model, &exact, &logits_one_by_one(&model, &tokens));
     assert!(kl < 2e-6, "{name}: {kl} from exact products");
     // Products in f32 are still there.

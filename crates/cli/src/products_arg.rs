@@ -1,6 +1,7 @@
 //! `--activations` and `--no-repack` of the commands that a model is used with.
 
-use quant_runtime::Model;
+use candle_core::Device;
+use quant_runtime::{Checkpoint, Model};
 
 /// What the products with packed weights read.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,10 +26,14 @@ pub(crate) struct ProductArgs {
 }
 
 impl ProductArgs {
-    pub(crate) fn apply(self, mut model: Model) -> quant_runtime::Result<Model> {
+    pub(crate) fn load(self, checkpoint: &Checkpoint, device: &Device) -> quant_runtime::Result<Model> {
         let integers = self.activations == ProductsArg::Int8;
+        let mut model = match integers && !self.no_repack {
+            true => Model::load_repacked(checkpoint, device)?,
+            false => Model::load(checkpoint, device)?,
+        };
         model.set_integer_products(integers);
-        if integers && !self.no_repack { model.repack() } else { Ok(model) }
+        Ok(model)
     }
 
     pub(crate) fn name(self) -> &'static str {

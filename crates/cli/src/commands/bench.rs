@@ -5,9 +5,10 @@ use crate::error::CliResult;
 use crate::output::{print_json, to_stdout};
 use crate::peak_memory::peak_rss_bytes;
 use crate::products_arg::ProductArgs;
-use crate::{input, progress, table};
-use quant_runtime::LogitRows;
+use crate::{progress, table};
+use candle_core::Device;
 use quant_runtime::eval::{SpeedOptions, SpeedResult, measure_speed};
+use quant_runtime::{Checkpoint, LogitRows};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -47,7 +48,7 @@ impl Args {
     pub(crate) fn run(self) -> CliResult {
         let cache = self.cache.choice()?;
         let start = Instant::now();
-        let model = self.products.apply(input::load_model(&self.model)?)?;
+        let model = self.products.load(&Checkpoint::open(&self.model)?, &Device::Cpu)?;
         let load_seconds = start.elapsed().as_secs_f64();
         let mut first_cache = model.new_cache_of(cache)?;
         model.forward(&[0], &mut first_cache, LogitRows::Last)?;

@@ -135,6 +135,14 @@ impl Model {
         Self::load_with(checkpoint, Backend::new(device), Rotations::none(), Folds::new())
     }
 
+    /// As [`Model::load`] and then [`Model::repack`], a layer at a time.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn load_repacked(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        Self::load_from(checkpoint, Backend::new(device), Rotations::none(), Folds::new(), true)
+    }
+
     /// Loads the model with scales folded in: it computes the same. Weights that scales go into are f32 in memory.
     ///
     /// # Errors
@@ -188,6 +196,16 @@ impl Model {
     }
 
     fn load_with(checkpoint: &Checkpoint, backend: Backend, rotations: Rotations, folds: Folds) -> Result<Self> {
+        Self::load_from(checkpoint, backend, rotations, folds, false)
+    }
+
+    fn load_from(
+        checkpoint: &Checkpoint,
+        backend: Backend,
+        rotations: Rotations,
+        folds: Folds,
+        repacked: bool,
+    ) -> Result<Self> {
         let config = checkpoint.config()?;
         if let (Some(_), Some(site)) = (rotations.down(), folds.sites().find(|s| matches!(s, LinearSite::FfnDown(_)))) {
             return Err(Error::Usage(format!("scales of {site:?}, which is rotated")));
@@ -219,7 +237,7 @@ impl Model {
                 _ => None,
             };
             let (q, kv) = (config.q_dim(), config.kv_dim());
-            Ok(Layer {
+            let mut layer = Layer {
                 attention_norm: norm(&name("attn_norm"), hidden)?,
                 qkv: linear(&[(name("attn_q"), q), (name("attn_k"), kv), (name("attn_v"), kv)], hidden)?,
                 qk_norm,
@@ -228,11 +246,19 @@ impl Model {
                 gate_up: linear(&[(name("ffn_gate"), ffn), (name("ffn_up"), ffn)], hidden)?,
                 down_rotation: loader.input_rotation(&format!("{}.weight", name("ffn_down")), ffn)?,
                 down: linear(&[(name("ffn_down"), hidden)], ffn)?,
-            })
+            };
+            if repacked {
+                layer.repack()?;
+            }
+            Ok(layer)
         };
-        let layers = (0..config.num_layers).map(layer).collect::<Result<Vec<_>>>()?;
+        // The largest first: while it is copied it is in memory twice.
         let head_name = loader.head_name().trim_end_matches(".weight").to_owned();
-        let head = linear(&[(head_name, config.vocab_size)], hidden)?;
+        let mut head = linear(&[(head_name, config.vocab_size)], hidden)?;
+        if repacked {
+            repack::repack([&mut head])?;
+        }
+        let layers = (0..config.num_layers).map(layer).collect::<Result<Vec<_>>>()?;
         let divisors = match checkpoint {
             Checkpoint::Gguf(_) => loader.optional_vector("rope_freqs.weight", config.head_dim / 2)?,
             Checkpoint::HfDir(_) => None,

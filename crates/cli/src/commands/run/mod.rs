@@ -10,7 +10,7 @@ use crate::products_arg::ProductArgs;
 use device::DeviceKind;
 use quant_runtime::chat_template::{ChatTemplate, Message};
 use quant_runtime::generate::{FinishReason, GenerateOptions, Generation, Generator, SamplingOptions};
-use quant_runtime::{Checkpoint, Model, Tokenizer};
+use quant_runtime::{Checkpoint, Tokenizer};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ impl Args {
             let model = self.model.display();
             return Err(CliError::Usage(format!("{model} has no chat template, and so no place for --system")));
         }
-        let model = self.products.apply(Model::load(&checkpoint, &device)?)?;
+        let model = self.products.load(&checkpoint, &device)?;
         let generator = Generator::new(&model, &tokenizer, options)?;
         let prompts = Prompts { tokenizer: &tokenizer, template };
         match &self.prompt {
