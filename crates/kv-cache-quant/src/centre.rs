@@ -230,3 +230,25 @@ impl Pairs {
         out.extend(parts().map(|(&(i, j), &(a, b))| q[j] * a - q[i] * b));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::PairLayout;
+
+    #[test]
+    fn angles_do_not_depend_on_the_way() {
+        let key = "int8".parse().unwrap();
+        let spec = KvSpec::new(1, 16, key, key).with_rope(RopeSpec::plain(16, 1e4, PairLayout::Halves));
+        let centres = Centres::new(&spec.with_centre(Centre::BeforeRope { mean: vec![1.0; 16], pairs: 8 }));
+        let mut angles = Angles::default();
+        for position in (0..200).chain([150, 151, 64, 63, 1 << 40, -5, -4]) {
+            centres.turn_to(position, &mut angles);
+            let mut direct = Angles::default();
+            centres.turn_to(position, &mut direct);
+            assert_eq!((&angles.cos, &angles.sin), (&direct.cos, &direct.sin), "position {position}");
+            let exact = (position as f64 * 1e4f64.powf(-0.25)).sin_cos();
+            assert!((angles.sin[2] - exact.0).abs() < 1e-12 && (angles.cos[2] - exact.1).abs() < 1e-12);
+        }
+    }
+}

@@ -266,6 +266,61 @@ fn refused_rows_change_nothing() {
     }
 }
 
+/// More heads than are written at once: those before the refused one have written already.
+#[test]
+fn a_late_refusal_leaves_no_trace() {
+    let (heads, d) = (80, 32);
+    for (key, value) in [("r4", "int8"), ("f16", "r3"), ("q5_1", "r2")] {
+        let spec = KvSpec { block: 32, ..KvSpec::new(heads, d, key.parse().unwrap(), value.parse().unwrap()) };
+        let rows = Normal::new(3).vec(3 * heads * d);
+        let mut straight = LayerCache::new(spec.clone()).unwrap();
+        straight.append(&rows, &rows, heads * d, 3).unwrap();
+        let mut cache = straight.new_like();
+        cache.append(&rows, &rows, heads * d, 2).unwrap();
+        let before = content(&cache);
+        let mut bad = Normal::new(4).vec(heads * d);
+        bad[heads * d - 1] = f32::NAN;
+        let error = cache.append(&bad, &bad, heads * d, 1).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { side: "key", head: 79, channel: 31, .. }), "{error}");
+        assert_eq!(content(&cache), before, "{key}/{value}");
+        cache.append(&rows[2 * heads * d..], &rows[2 * heads * d..], heads * d, 1).unwrap();
+        assert_eq!(content(&cache), content(&straight), "{key}/{value}");
+    }
+}
+
+/// What is kept between appends of a thread belongs to no cache.
+#[test]
+fn caches_filled_in_turns_are_those_filled_alone() {
+    let rows = rows();
+    let mean: Vec<f32> = Normal::new(4).vec(WIDTH).iter().map(|x| 9.0 * x).collect();
+    let centred = |dims: usize, theta: f64, layout| {
+        let centre = Centre::BeforeRope { mean: mean.clone(), pairs: 64 };
+        spec("r4", "int8").with_centre(centre).with_rope(RopeSpec::plain(dims, theta, layout))
+    };
+    let specs = [
+        centred(D, 1e4, PairLayout::Halves),
+        centred(D / 2, 1e6, PairLayout::Halves),
+        spec("int8", "r2").with_centre(Centre::Constant(mean.clone())),
+        centred(D, 1e3, PairLayout::Adjacent),
+        spec("r3", "f16"),
+    ];
+    let mut caches = specs.clone().map(|spec| LayerCache::new(spec).unwrap());
+    for t in 0..70 {
+        caches.iter_mut().for_each(|cache| append(cache, &rows, t, t + 1));
+    }
+    for (spec, cache) in specs.into_iter().zip(&caches) {
+        let mut alone = LayerCache::new(spec).unwrap();
+        append(&mut alone, &rows, 0, 70);
+        assert_eq!(content(cache), content(&alone));
+        // And it stands for what was given.
+        for (t, (k, _)) in values(cache).iter().enumerate() {
+            let given = &rows.0[t * WIDTH..][..WIDTH];
+            let error: f32 = k.iter().zip(given).map(|(a, b)| (a - b).powi(2)).sum();
+            assert!(error < 0.9 * WIDTH as f32, "token {t}: {error}");
+        }
+    }
+}
+
 #[test]
 fn a_full_pool_with_sharing() {
     let rows = rows();
