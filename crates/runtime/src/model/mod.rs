@@ -32,6 +32,7 @@ use candle_core::{Device, Tensor};
 use kv_cache_quant::KvSpec;
 use ops::{Backend, Linear, Norm};
 use quant_core::rotation::Rotation;
+use rayon::prelude::*;
 use rope::Rope;
 use std::sync::OnceLock;
 use weights::{Loader, Weight};
@@ -258,7 +259,7 @@ impl Model {
         if repacked {
             repack::repack([&mut head])?;
         }
-        let layers = (0..config.num_layers).map(layer).collect::<Result<Vec<_>>>()?;
+        let layers = (0..config.num_layers).into_par_iter().map(layer).collect::<Result<Vec<_>>>()?;
         let divisors = match checkpoint {
             Checkpoint::Gguf(_) => loader.optional_vector("rope_freqs.weight", config.head_dim / 2)?,
             Checkpoint::HfDir(_) => None,
