@@ -97,7 +97,8 @@ impl Isa {
         false
     }
 
-    /// As [`Isa::run`], for an integer kernel.
+    /// As [`Isa::run`], for a kernel that is compiled for every type of weights. AVX-VNNI counts as AVX2: reading weights takes as long with both, and
+    /// there are many types.
     pub(crate) fn run_integer<O: IntegerOp>(self, op: O) -> O::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -105,16 +106,33 @@ impl Isa {
             // SAFETY: `has` found AVX-512 on this machine, and the guard VNNI.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 if self.has_vnni() => unsafe { integer_vnni(op) },
-            // SAFETY: `has` found AVX2 and one of both on this machine.
+            // SAFETY: `has` found AVX2 on this machine, which the others come with.
             #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni if is_x86_feature_detected!("avxvnni") => unsafe { integer_avx_vnni(op) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => unsafe { integer_evex_vnni(op) },
-            // SAFETY: `has` found AVX2 on this machine, which AVX-512 comes with.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 | Self::Avx2 => unsafe { integer_avx2(op) },
+            Self::Avx512 | Self::AvxVnni | Self::Avx2 => unsafe { integer_avx2(op) },
             Self::Portable => op.run::<Plain>(),
+        }
+    }
+
+    /// As [`Isa::run_integer`], for a kernel whose time is multiplying.
+    pub(crate) fn run_product<O: IntegerOp>(self, op: O) -> O::Output {
+        match self {
+            // SAFETY: `has` found AVX2 and AVX-VNNI on this machine.
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni if has(self) && is_x86_feature_detected!("avxvnni") => unsafe { integer_avx_vnni(op) },
+            // SAFETY: `has` found AVX2 and, as it was not AVX-VNNI, AVX-512 with VNNI.
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni if has(self) => unsafe { integer_evex_vnni(op) },
+            other => other.run_integer(op),
+        }
+    }
+
+    /// As [`Isa::run_integer`], for a kernel that moves codes to another layout: AVX2 or plain Rust.
+    pub(crate) fn run_move<O: IntegerOp>(self, op: O) -> O::Output {
+        match self {
+            // SAFETY: `has` found an instruction set on this machine that AVX2 comes with.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::AvxVnni | Self::Avx2 if has(self) => unsafe { integer_avx2(op) },
+            _ => op.run::<Plain>(),
         }
     }
 }

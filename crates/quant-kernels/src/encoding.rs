@@ -1,6 +1,7 @@
 //! How weights are encoded: a ggml type, or affine blocks.
 
 use crate::codes::{AFFINE_HEADER, Block, for_block_type};
+use crate::dispatch::Isa;
 use crate::quants::{Quants, for_quants};
 use gguf_format::{GgmlType, blocks};
 
@@ -92,4 +93,10 @@ pub fn is_fast(encoding: impl Into<Encoding>) -> bool {
 /// and affine blocks of 32 or more codes.
 pub fn is_integer(encoding: impl Into<Encoding>) -> bool {
     for_quants!(encoding.into(), Q => Q::LEN).is_some()
+}
+
+/// True if products of integers are quicker than those in f32 on this machine: with AVX2 or more. [`matmul_rounded`](crate::matmul_rounded) looks itself; who
+/// chooses a layout ([`Interleaved`](crate::Interleaved)) asks here.
+pub fn integers_are_quicker() -> bool {
+    Isa::best() != Isa::Portable
 }

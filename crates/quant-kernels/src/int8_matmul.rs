@@ -86,7 +86,7 @@ pub fn matmul_int8_with(isa: Isa, x: &Int8Activations, weights: &[&Int8Weights],
     let y = Shared::new(y);
     if few {
         let run = |&(weights, first, rows, column): &(&Int8Weights, usize, usize, usize)| {
-            isa.run_integer(FewTokens { x, weights, first, rows, y, ldy, column });
+            isa.run_product(FewTokens { x, weights, first, rows, y, ldy, column });
         };
         match tasks.as_slice() {
             [task] => run(task),
@@ -104,7 +104,7 @@ pub fn matmul_int8_with(isa: Isa, x: &Int8Activations, weights: &[&Int8Weights],
     panels[..need].par_chunks_exact_mut(panel_len).enumerate().for_each(|(p, dst)| turn(x, p * PANEL, dst));
     let turned = &panels[..need];
     tasks.par_iter().with_max_len(1).for_each(|&(weights, first, rows, column)| {
-        isa.run_integer(ManyTokens { x, panels: turned, panel_len, weights, first, rows, y, ldy, column });
+        isa.run_product(ManyTokens { x, panels: turned, panel_len, weights, first, rows, y, ldy, column });
     });
     PANELS.set(panels);
     Ok(())

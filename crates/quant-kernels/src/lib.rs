@@ -50,7 +50,7 @@ pub use affine_weights::{AffineWeights, gather};
 pub use attention::{KvStore, attention, attention_with};
 pub use dispatch::Isa;
 pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};
-pub use encoding::{AffineBlock, Encoding, is_fast, is_integer, is_supported};
+pub use encoding::{AffineBlock, Encoding, integers_are_quicker, is_fast, is_integer, is_supported};
 pub use error::{Error, Result};
 pub use int8_activations::Int8Activations;
 pub use int8_matmul::{matmul_int8, matmul_int8_with};

@@ -65,13 +65,13 @@ impl Unpacked {
     /// From rows as a [`crate::Matrix`] has them: `rows` of them, all of `w`.
     pub(crate) fn fill_from_rows<Q: Quants>(&mut self, isa: Isa, w: &[u8], rows: usize, cols: usize) {
         self.resize(rows, cols, Q::SUB);
-        isa.run_integer(FromRows::<Q> { w, row_bytes: w.len() / rows.max(1), cols, to: self, quants: PhantomData });
+        isa.run_move(FromRows::<Q> { w, row_bytes: w.len() / rows.max(1), cols, to: self, quants: PhantomData });
     }
 
     /// From panels as an [`crate::Interleaved`] has them.
     pub(crate) fn fill_from_panels<K: Kind>(&mut self, isa: Isa, panels: &[u8], rows: usize, cols: usize) {
         self.resize(rows, cols, K::Source::SUB);
-        isa.run_integer(FromPanels::<K> { panels, cols, to: self, kind: PhantomData });
+        isa.run_move(FromPanels::<K> { panels, cols, to: self, kind: PhantomData });
     }
 }
 
@@ -200,12 +200,12 @@ impl RoundedGemm<'_> {
     pub(crate) fn run<Q: Quants>(self, isa: Isa) {
         let zero = Q::ZERO;
         match (Q::SUB, Q::MINS, Q::WIDE) {
-            (16, false, _) => isa.run_integer(Product::<16, false, false>(self, zero)),
-            (16, true, _) => isa.run_integer(Product::<16, true, false>(self, zero)),
-            (_, false, false) => isa.run_integer(Product::<32, false, false>(self, zero)),
-            (_, false, true) => isa.run_integer(Product::<32, false, true>(self, zero)),
-            (_, true, false) => isa.run_integer(Product::<32, true, false>(self, zero)),
-            (_, true, true) => isa.run_integer(Product::<32, true, true>(self, zero)),
+            (16, false, _) => isa.run_product(Product::<16, false, false>(self, zero)),
+            (16, true, _) => isa.run_product(Product::<16, true, false>(self, zero)),
+            (_, false, false) => isa.run_product(Product::<32, false, false>(self, zero)),
+            (_, false, true) => isa.run_product(Product::<32, false, true>(self, zero)),
+            (_, true, false) => isa.run_product(Product::<32, true, false>(self, zero)),
+            (_, true, true) => isa.run_product(Product::<32, true, true>(self, zero)),
         }
     }
 }
@@ -228,11 +228,11 @@ impl<const SUB: usize, const MINS: bool, const WIDE: bool> IntegerOp for Product
                 // SAFETY: the asserted lengths; the maker of this value owns the places of y; the instruction set is the caller's.
                 p += unsafe {
                     match (x.width(), w.panels - p) {
+                        _ if !S::MANY_REGISTERS => self.tile::<S, 1, 2>(p, first),
                         (6, 2..) => self.tile::<S, 2, 6>(p, first),
                         (6, _) => self.tile::<S, 1, 6>(p, first),
-                        (4, 2..) => self.tile::<S, 2, 4>(p, first),
-                        (4, _) => self.tile::<S, 1, 4>(p, first),
-                        _ => self.tile::<S, 1, 2>(p, first),
+                        (_, 2..) => self.tile::<S, 2, 4>(p, first),
+                        _ => self.tile::<S, 1, 4>(p, first),
                     }
                 };
             }

@@ -204,8 +204,8 @@ impl<K: Kind> IntegerOp for FewTiles<'_, K> {
                 // SAFETY: whole panels; a tile that is there; the places of y belong to who made this value; the instruction set is the caller's.
                 unsafe {
                     match self.x.width() {
-                        6 => self.products::<S, 6>(panel, p, first),
-                        4 => self.products::<S, 4>(panel, p, first),
+                        6 if S::MANY_REGISTERS => self.products::<S, 6>(panel, p, first),
+                        _ if S::MANY_REGISTERS => self.products::<S, 4>(panel, p, first),
                         _ => self.products::<S, 2>(panel, p, first),
                     }
                 }

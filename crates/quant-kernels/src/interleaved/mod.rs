@@ -78,7 +78,7 @@ impl<'a> Interleaved<'a> {
         let panel = data.len() / rows.div_ceil(ROWS);
         let rows = source.par_chunks(ROWS * row_bytes);
         data.par_chunks_exact_mut(panel).zip(rows).for_each(|(units, rows)| {
-            for_kind!(ty, K => isa.run_integer(Pack::<K> { rows, row_bytes, cols, units, kind: PhantomData }));
+            for_kind!(ty, K => isa.run_move(Pack::<K> { rows, row_bytes, cols, units, kind: PhantomData }));
         });
         Ok(())
     }

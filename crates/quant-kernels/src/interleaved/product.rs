@@ -92,7 +92,7 @@ pub fn matmul_interleaved_with(
     let x = &rounded;
     tasks.par_iter().with_max_len(1).for_each(|&(w, first, rows, column)| {
         let panels = w.panels(first / ROWS, rows.div_ceil(ROWS));
-        if tokens <= FEW_TILES && x.width() > 2 {
+        if tokens <= FEW_TILES {
             for_kind!(w.ty, K => {
                 // SAFETY: as above.
                 let y = unsafe { y.at(column) };

@@ -1,4 +1,4 @@
-//! Plain Rust: arrays, for every target. The twin that the other instruction sets are compared with.
+//! Plain Rust: arrays, for every target. The twin that the other instruction sets are compared with. Not forced inline: it would be most of the crate's code.
 
 use super::{Lanes, Words};
 use half::f16;
@@ -18,119 +18,119 @@ impl Lanes for Plain {
     type I = [i32; 16];
     type F = [f32; 16];
 
-    #[inline(always)]
+    #[inline]
     unsafe fn bytes(p: *const u8) -> [u8; 64] {
         unsafe { p.cast::<[u8; 64]>().read_unaligned() }
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn word(p: *const u8) -> [u8; 64] {
         let word = unsafe { p.cast::<[u8; 4]>().read_unaligned() };
         from_fn(|i| word[i % 4])
     }
 
-    #[inline(always)]
+    #[inline]
     unsafe fn twice(p: *const u8) -> [u8; 64] {
         let x = unsafe { p.cast::<[u8; 32]>().read_unaligned() };
         from_fn(|i| x[i % 32])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn two(a: *const u8, b: *const u8) -> [u8; 64] {
         let x = unsafe { [a, b].map(|p| p.cast::<[u8; 32]>().read_unaligned()) };
         from_fn(|i| x[i / 32][i % 32])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn quarters(a: *const u8, b: *const u8) -> [u8; 64] {
         let x = unsafe { [a, b].map(|p| p.cast::<[u8; 16]>().read_unaligned()) };
         from_fn(|i| x[i / 32][i % 16])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn store_bytes(p: *mut u8, x: [u8; 64]) {
         unsafe { p.cast::<[u8; 64]>().write_unaligned(x) }
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn splat_b(x: u8) -> [u8; 64] {
         [x; 64]
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn and_b(a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
         from_fn(|i| a[i] & b[i])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn or_b(a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
         from_fn(|i| a[i] | b[i])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn xor_b(a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
         from_fn(|i| a[i] ^ b[i])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn shr_b(x: [u8; 64], by: [u32; 4]) -> [u8; 64] {
         let word = |i: usize| u32::from_le_bytes(from_fn(|b| x[i / 4 * 4 + b]));
         from_fn(|i| (word(i) >> by[i / 16]).to_le_bytes()[i % 4])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn shl_b(x: [u8; 64], by: u32) -> [u8; 64] {
         let word = |i: usize| u32::from_le_bytes(from_fn(|b| x[i / 4 * 4 + b]));
         from_fn(|i| (word(i) << by).to_le_bytes()[i % 4])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn where_bits(bits: u64, value: u8) -> [u8; 64] {
         from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 })
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn lookup(table: &[u8; 16], codes: [u8; 64]) -> [u8; 64] {
         codes.map(|c| table[usize::from(c % 16)])
     }
 
-    #[inline(always)]
+    #[inline]
     unsafe fn splat_i(x: i32) -> [i32; 16] {
         [x; 16]
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn load_i(p: *const i32) -> [i32; 16] {
         unsafe { p.cast::<[i32; 16]>().read_unaligned() }
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn add_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         from_fn(|i| a[i].wrapping_add(b[i]))
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn sub_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         from_fn(|i| a[i].wrapping_sub(b[i]))
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn mul_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         from_fn(|i| a[i].wrapping_mul(b[i]))
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn shl_i(x: [i32; 16], by: u32) -> [i32; 16] {
         x.map(|x| x << by)
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn shr_i(x: [i32; 16], by: u32) -> [i32; 16] {
         x.map(|x| x >> by)
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn dot_7(acc: [i32; 16], u: [u8; 64], s: [u8; 64]) -> [i32; 16] {
         unsafe { Self::dot(acc, u, s) }
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn sum_i(x: [i32; 16]) -> i32 {
         x.iter().fold(0, |a, &b| a.wrapping_add(b))
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn dot(acc: [i32; 16], u: [u8; 64], s: [u8; 64]) -> [i32; 16] {
         let product = |i: usize| i32::from(u[i]) * i32::from(s[i] as i8);
         from_fn(|i| acc[i].wrapping_add((4 * i..4 * i + 4).map(product).sum()))
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn dot_16(acc: [i32; 16], u: [u8; 64], x: *const u8) -> [i32; 16] {
         let x = unsafe { x.cast::<[i16; 64]>().read_unaligned() };
         let product = |i: usize| i32::from(u[i]) * i32::from(x[i % 2 * 32 + i / 2]);
         from_fn(|i| acc[i].wrapping_add((4 * i..4 * i + 4).map(product).sum()))
     }
 
-    #[inline(always)]
+    #[inline]
     unsafe fn dot_words(acc: [[i32; 16]; 2], u: [u8; 64], x: *const u8) -> [[i32; 16]; 2] {
         let [even, odd] = [0, 64].map(|at| unsafe { x.add(at).cast::<[i16; 2]>().read_unaligned() }.map(i32::from));
         let sum = |acc: [i32; 16], first: usize, x: [i32; 2]| -> [i32; 16] {
@@ -139,90 +139,90 @@ impl Lanes for Plain {
         };
         [sum(acc[0], 0, even), sum(acc[1], 1, odd)]
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn join(acc: [[i32; 16]; 2]) -> [i32; 16] {
         unsafe { Self::add_i(acc[0], acc[1]) }
     }
 
-    #[inline(always)]
+    #[inline]
     unsafe fn splat(x: f32) -> [f32; 16] {
         [x; 16]
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn load(p: *const f32) -> [f32; 16] {
         unsafe { p.cast::<[f32; 16]>().read_unaligned() }
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn store(p: *mut f32, x: [f32; 16]) {
         unsafe { p.cast::<[f32; 16]>().write_unaligned(x) }
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         from_fn(|i| a[i] * b[i])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn sub(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         from_fn(|i| a[i] - b[i])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         // Not `mul_add`: without the instruction that is a slow library call.
         from_fn(|i| a[i] * b[i] + c[i])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn fnma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         from_fn(|i| c[i] - a[i] * b[i])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn sum(x: [f32; 16]) -> f32 {
         x.iter().sum()
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn half(bits: u16) -> [f32; 16] {
         [f16::from_bits(bits).to_f32(); 16]
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn pair(bits: u32) -> [f32; 16] {
         let lane = [bits as u16, (bits >> 16) as u16].map(|h| f16::from_bits(h).to_f32());
         from_fn(|i| if i < 2 { lane[i] } else { 0.0 })
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn first(x: [f32; 16], n: usize) -> [f32; 16] {
         from_fn(|i| if i < n { x[i] } else { 0.0 })
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn unsigned(words: [u64; 2]) -> [f32; 16] {
         from_fn(|i| f32::from((words[i / 8] >> (8 * (i % 8))) as u8))
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn halves(p: *const u8) -> [f32; 16] {
         let x = unsafe { p.cast::<[[u8; 2]; 16]>().read_unaligned() };
         x.map(|x| f16::from_bits(u16::from_le_bytes(x)).to_f32())
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn unsigned_at(p: *const u8) -> [f32; 16] {
         let x = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
         x.map(f32::from)
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn nibbles_at(p: *const u8) -> ([f32; 16], [f32; 16]) {
         let x = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
         (x.map(|x| f32::from(x & 15)), x.map(|x| f32::from(x >> 4)))
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn signed(p: *const u8) -> [f32; 16] {
         let x = unsafe { p.cast::<[i8; 16]>().read_unaligned() };
         x.map(f32::from)
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn eights(x: [f32; 16], j: usize) -> [f32; 16] {
         from_fn(|i| x[2 * j + i / 8])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn fours(x: [f32; 16], j: usize) -> [f32; 16] {
         from_fn(|i| x[4 * j + i / 4])
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn float(x: [i32; 16]) -> [f32; 16] {
         x.map(|x| x as f32)
     }

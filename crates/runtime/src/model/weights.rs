@@ -9,7 +9,7 @@ use crate::{Checkpoint, Error, ModelConfig, Result};
 use gguf_format::{GgmlType, TensorInfo, blocks};
 use quant_core::activation::{ActivationGrid, ActivationQuantizer};
 use quant_core::rotation::Rotation;
-use quant_kernels::{AffineWeights, Encoding, Int8Weights, Interleaved, Matrix, is_integer};
+use quant_kernels::{AffineWeights, Encoding, Int8Weights, Interleaved, Matrix, integers_are_quicker, is_integer};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Weight {
     pub(super) fn matrix(&self) -> Option<Matrix<'_>> {
         let matrix = self.own_matrix()?;
         // A copy of the same bytes is read more quickly.
-        let copy = self.packed.as_ref().filter(|_| !is_integer(matrix.ty)).map(Part::bytes);
+        let copy = self.packed.as_ref().filter(|_| !interleaves(matrix.ty)).map(Part::bytes);
         Some(Matrix { data: copy.unwrap_or(matrix.data), ..matrix })
     }
 
@@ -69,7 +69,7 @@ impl Weight {
         let part = self.packed.as_ref()?;
         let (ty, cols) = match &self.place {
             Place::Interleaved(ty, cols, _) => (*ty, *cols),
-            _ => self.own_matrix().map(|m| (m.ty, m.cols))?,
+            _ => self.own_matrix().map(|m| (m.ty, m.cols)).filter(|(ty, _)| interleaves(*ty))?,
         };
         Interleaved::new(ty, self.rows, cols, part.bytes()).ok()
     }
@@ -77,7 +77,8 @@ impl Weight {
     /// Bytes of a copy for the products; `None` if there is a better place for it than its own.
     pub(super) fn packed_bytes(&self) -> Option<usize> {
         let matrix = self.own_matrix()?;
-        match (&self.place, Interleaved::bytes(matrix.ty, matrix.rows, matrix.cols)) {
+        let interleaved = interleaves(matrix.ty).then(|| Interleaved::bytes(matrix.ty, matrix.rows, matrix.cols));
+        match (&self.place, interleaved.flatten()) {
             (Place::Gguf(..) | Place::Hf(..) | Place::Affine(_), Some(bytes)) => Some(bytes),
             (Place::Gguf(..) | Place::Hf(..), None) => Some(matrix.data.len()),
             _ => None,
@@ -87,7 +88,7 @@ impl Weight {
     /// Writes the copy, and lets its source go. `set_packed` must follow.
     pub(super) fn pack(&mut self, bytes: &mut [u8]) -> Result<()> {
         let Some(matrix) = self.own_matrix() else { return Ok(()) };
-        if is_integer(matrix.ty) {
+        if interleaves(matrix.ty) {
             Interleaved::pack(&matrix, bytes)?;
         } else {
             bytes
@@ -184,6 +185,11 @@ impl Weight {
         }
         Ok(())
     }
+}
+
+/// True if weights of this encoding are interleaved on this machine.
+fn interleaves(encoding: Encoding) -> bool {
+    is_integer(encoding) && integers_are_quicker()
 }
 
 /// Bytes that one thread copies at a time.
