@@ -127,7 +127,7 @@ fn product(
     }
 }
 
-fn check(what: &'static str, expected: usize, found: usize) -> Result<()> {
+pub(crate) fn check(what: &'static str, expected: usize, found: usize) -> Result<()> {
     if expected == found { Ok(()) } else { Err(Error::Shape { what, expected: expected.to_string(), found }) }
 }
 

@@ -3,11 +3,11 @@
 use super::Interleaved;
 use super::few::{FewTiles, FewTokens};
 use super::kinds::{Kind, ROWS, for_kind};
+use crate::Result;
 use crate::dispatch::Isa;
-use crate::matmul::{FEW_ROUNDED, ROUNDED, Shared, UNPACKED};
+use crate::matmul::{FEW_ROUNDED, ROUNDED, Shared, UNPACKED, check};
 use crate::rounded::RoundedRows;
 use crate::rounded_gemm::{ROW_STEP, RoundedGemm, task_rows};
-use crate::{Error, Result};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
@@ -37,10 +37,6 @@ pub fn matmul_interleaved_with(
     weights: &[Interleaved<'_>],
     y: &mut [f32],
 ) -> Result<()> {
-    let check = |what, expected: usize, found: usize| match expected == found {
-        true => Ok(()),
-        false => Err(Error::Shape { what, expected: expected.to_string(), found }),
-    };
     let cols = weights.first().map_or(0, |w| w.cols);
     let mut ldy = 0usize;
     for w in weights {
