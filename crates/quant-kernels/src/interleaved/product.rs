@@ -20,7 +20,7 @@ const FEW_TILES: usize = 8;
 /// instruction set.
 ///
 /// # Errors
-/// [`Error::Shape`] if a length does not fit.
+/// [`Error::Shape`](crate::Error::Shape) if a length does not fit.
 pub fn matmul_interleaved(x: &[f32], tokens: usize, weights: &[Interleaved<'_>], y: &mut [f32]) -> Result<()> {
     matmul_interleaved_with(Isa::best(), x, tokens, weights, y)
 }
