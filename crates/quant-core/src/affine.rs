@@ -181,7 +181,10 @@ impl AffineMatrix {
         if let Some(&(part, expected, found)) = lengths.iter().find(|(_, expected, found)| expected != found) {
             return Err(AffineError::Length { part, expected, found });
         }
-        if let Some((at, &code)) = parts.codes.iter().enumerate().find(|(_, code)| **code > bits.max_code()) {
+        // The maximum of all is found in vectors, a place is not.
+        if parts.codes.iter().fold(0, |most, &code| code.max(most)) > bits.max_code()
+            && let Some((at, &code)) = parts.codes.iter().enumerate().find(|(_, code)| **code > bits.max_code())
+        {
             return Err(AffineError::Code { row: at / in_features, column: at % in_features, code, bits });
         }
         if let Some((at, &value)) = parts.scales.iter().enumerate().find(|(_, scale)| !scale.is_finite()) {

@@ -85,19 +85,57 @@ pub fn pack(codes: &[u8], bits: u8, words: &mut [u32]) -> Result<(), BitStreamEr
 /// [`BitStreamError::Bits`] or [`BitStreamError::Length`]; `codes` is untouched then.
 pub fn unpack(words: &[u32], bits: u8, codes: &mut [u8]) -> Result<(), BitStreamError> {
     check(codes.len(), bits, words.len())?;
-    let mask = (1u64 << bits) - 1;
-    let mut rest = words.iter();
-    let (mut buffer, mut filled) = (0u64, 0u32);
-    for code in codes {
-        if filled < u32::from(bits) {
+    match bits {
+        1 => unpack_of::<1>(words, codes),
+        2 => unpack_of::<2>(words, codes),
+        3 => unpack_of::<3>(words, codes),
+        4 => unpack_of::<4>(words, codes),
+        5 => unpack_of::<5>(words, codes),
+        6 => unpack_of::<6>(words, codes),
+        7 => unpack_of::<7>(words, codes),
+        _ => unpack_of::<8>(words, codes),
+    }
+    Ok(())
+}
+
+/// 32 codes of whole words at a time, with places that the compiler knows.
+fn unpack_of<const BITS: usize>(words: &[u32], codes: &mut [u8]) {
+    let (runs, last) = codes.as_chunks_mut::<32>();
+    let (whole, rest) = words.split_at(runs.len() * BITS);
+    for (codes, words) in runs.iter_mut().zip(whole.chunks_exact(BITS)) {
+        if 8 % BITS == 0 {
+            // No code crosses a byte.
+            let per_word = 32 / BITS;
+            for (codes, word) in codes.chunks_exact_mut(per_word).zip(words) {
+                for (codes, byte) in codes.chunks_exact_mut(8 / BITS).zip(word.to_le_bytes()) {
+                    for (j, code) in codes.iter_mut().enumerate() {
+                        *code = byte >> (j * BITS) & (0xff >> (8 - BITS));
+                    }
+                }
+            }
+            continue;
+        }
+        // Four codes reach at most into a second word.
+        for (i, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let bit = 4 * BITS * i;
+            let next = if bit / 32 + 1 < BITS { words[bit / 32 + 1] } else { 0 };
+            let bits = (u64::from(words[bit / 32]) | u64::from(next) << 32) >> (bit % 32);
+            for (j, code) in codes.iter_mut().enumerate() {
+                *code = (bits >> (j * BITS)) as u8 & (0xff >> (8 - BITS));
+            }
+        }
+    }
+    let mut rest = rest.iter();
+    let (mut buffer, mut filled) = (0u64, 0);
+    for code in last {
+        if filled < BITS {
             buffer |= u64::from(*rest.next().unwrap_or(&0)) << filled;
             filled += 32;
         }
-        *code = (buffer & mask) as u8;
-        buffer >>= bits;
-        filled -= u32::from(bits);
+        *code = buffer as u8 & (0xff >> (8 - BITS));
+        buffer >>= BITS;
+        filled -= BITS;
     }
-    Ok(())
 }
 
 fn check(codes: usize, bits: u8, found: usize) -> Result<(), BitStreamError> {

@@ -51,20 +51,18 @@ impl AffineWeights {
                 block = candidate;
             }
         }
-        // Group and columns of each block of a row.
-        let mut row: Vec<(usize, &[u32])> = Vec::with_capacity(blocks(block.len()));
+        let mut row: Vec<RowBlock<'_>> = Vec::with_capacity(blocks(block.len()));
         for (group, columns) in groups.iter().enumerate() {
-            row.extend(columns.chunks(block.len()).map(|columns| (group, columns)));
+            row.extend(columns.chunks(block.len()).map(|columns| RowBlock::new(group, columns, block.len())));
         }
         let packed_cols = row.len() * block.len();
         let mut map = Vec::with_capacity(packed_cols);
-        for (_, columns) in &row {
+        for RowBlock { columns, .. } in &row {
             map.extend_from_slice(columns);
             map.resize(map.len().next_multiple_of(block.len()), PADDING);
         }
         let in_order = packed_cols == cols && map.iter().enumerate().all(|(i, &column)| i == column as usize);
 
-        let slots = slots(bits, block.len());
         let row_bytes = row.len() * block.bytes();
         let bytes = row_bytes.checked_mul(rows).filter(|n| isize::try_from(*n).is_ok());
         let Some(bytes) = bytes else {
@@ -75,19 +73,19 @@ impl AffineWeights {
             let codes = &matrix.codes()[r * cols..][..cols];
             let scales = &matrix.scales()[r * matrix.groups()..][..matrix.groups()];
             let zeros = &matrix.zeros()[r * matrix.groups()..][..matrix.groups()];
-            for (bytes, &(group, columns)) in bytes.chunks_exact_mut(block.bytes()).zip(&row) {
+            let mut moved = [0; AffineBlock::LENGTHS[0] as usize];
+            for (bytes, &RowBlock { group, columns, from }) in bytes.chunks_exact_mut(block.bytes()).zip(&row) {
                 bytes[..2].copy_from_slice(&scales[group].to_le_bytes());
                 bytes[2..AFFINE_HEADER].copy_from_slice(&zeros[group].to_le_bytes());
-                let bytes = &mut bytes[AFFINE_HEADER..];
-                for (&column, slot) in columns.iter().zip(&slots) {
-                    let code = codes[column as usize];
-                    if bits == 3 {
-                        bytes[slot.byte] |= (code & 3) << slot.shift;
-                        bytes[slot.third] |= (code >> 2) << slot.third_shift;
-                    } else {
-                        bytes[slot.byte] |= code << slot.shift;
+                let codes = match from {
+                    Some(from) => &codes[from..][..block.len()],
+                    None => {
+                        moved.iter_mut().zip(columns).for_each(|(moved, &column)| *moved = codes[column as usize]);
+                        moved[columns.len()..].fill(0);
+                        &moved[..block.len()]
                     }
-                }
+                };
+                put_codes(bits, codes, &mut bytes[AFFINE_HEADER..]);
             }
         });
         let gather = (!in_order).then_some(map);
@@ -164,31 +162,48 @@ pub fn gather(x: &[f32], cols: usize, map: &[u32], dst: &mut [f32]) -> Result<()
     Ok(())
 }
 
-/// Where the parts of a code of a block stand: byte and shift of the low bits, of the third bit of 3.
-#[derive(Clone, Copy)]
-struct Slot {
-    byte: usize,
-    shift: u32,
-    third: usize,
-    third_shift: u32,
+/// A block of every row.
+struct RowBlock<'a> {
+    group: usize,
+    columns: &'a [u32],
+    /// The first of the columns, if they are in order and fill the block.
+    from: Option<usize>,
 }
 
-/// The places of the codes of a block of `len`, as `codes::affine` looks for them.
-fn slots(bits: u8, len: usize) -> Vec<Slot> {
-    let slot = |i: usize| {
-        // Runs that share their bytes: of 32 codes in 16 bytes or 16 in 8; of 64 in 16, 32 in 8 or 16 in 4.
-        let (run, share, width) = match bits {
-            8 => (1, 1, 8),
-            4 => (len.min(32), 2, 4),
-            _ => (len.min(64), 4, 2),
-        };
-        let bytes = run / share;
-        Slot {
-            byte: i / run * bytes + i % bytes,
-            shift: (i % run / bytes * width) as u32,
-            third: len / 4 + i / 8,
-            third_shift: (i % 8) as u32,
+impl<'a> RowBlock<'a> {
+    fn new(group: usize, columns: &'a [u32], len: usize) -> Self {
+        let first = columns.first().map_or(0, |&column| column as usize);
+        let in_order = columns.iter().enumerate().all(|(i, &column)| column as usize == first + i);
+        Self { group, columns, from: (in_order && columns.len() == len).then_some(first) }
+    }
+}
+
+/// The codes of a block, as `codes::affine` looks for them.
+fn put_codes(bits: u8, codes: &[u8], bytes: &mut [u8]) {
+    match (bits, codes.len()) {
+        (8, _) => bytes.copy_from_slice(codes),
+        (4, 16) => put_runs::<4, 8>(codes, bytes),
+        (4, _) => put_runs::<4, 16>(codes, bytes),
+        (_, 16) => put_runs::<2, 4>(codes, bytes),
+        (_, 32) => put_runs::<2, 8>(codes, bytes),
+        _ => put_runs::<2, 16>(codes, bytes),
+    }
+    if bits == 3 {
+        for (codes, byte) in codes.chunks_exact(8).zip(&mut bytes[codes.len() / 4..]) {
+            *byte = codes.iter().rev().fold(0, |byte, code| byte << 1 | code >> 2 & 1);
         }
-    };
-    (0..len).map(slot).collect()
+    }
+}
+
+/// Runs of codes that share `BYTES` bytes: the low `WIDTH` bits of the first `BYTES` codes in their lowest bits, then those of the next ones.
+fn put_runs<const WIDTH: usize, const BYTES: usize>(codes: &[u8], bytes: &mut [u8]) {
+    for (codes, bytes) in codes.chunks_exact(8 / WIDTH * BYTES).zip(bytes.chunks_exact_mut(BYTES)) {
+        let mut sum = [0u8; BYTES];
+        for (i, codes) in codes.chunks_exact(BYTES).enumerate() {
+            for (sum, code) in sum.iter_mut().zip(codes) {
+                *sum |= (code & (0xff >> (8 - WIDTH))) << (i * WIDTH);
+            }
+        }
+        bytes.copy_from_slice(&sum);
+    }
 }

@@ -12,6 +12,8 @@ pub const INTERLEAVE: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 const TILE: usize = 128;
 /// Columns that fill whole words at every width.
 const STRIPE: usize = 32;
+/// Input features whose codes change places with output features' at a time.
+const EIGHT: usize = 8;
 
 /// Words of a row of `columns` columns. 4 bits take whole words.
 pub(super) fn row_words(columns: usize, bits: Bits) -> Option<usize> {
@@ -64,19 +66,45 @@ pub(super) fn unpack_transposed(data: &[u8], out_features: usize, in_features: u
         let columns = codes.len() / in_features;
         let first = tile * (TILE / STRIPE) * usize::from(bits.get());
         let used = if bits.get() == 4 { columns / 8 } else { word_count(columns, bits.get()) };
-        let (mut words, mut line) = (vec![0u32; used], vec![0u8; columns]);
-        for i in 0..in_features {
-            for (word, &bytes) in words.iter_mut().zip(&stored[i * row + first..][..used]) {
-                *word = u32::from_le_bytes(bytes);
+        let (mut words, mut lines) = (vec![0u32; used], vec![0u8; EIGHT * columns]);
+        for start in (0..in_features).step_by(EIGHT) {
+            let count = EIGHT.min(in_features - start);
+            for (i, line) in lines.chunks_exact_mut(columns).take(count).enumerate() {
+                for (word, &bytes) in words.iter_mut().zip(&stored[(start + i) * row + first..][..used]) {
+                    *word = u32::from_le_bytes(bytes);
+                }
+                unpack_row(&words, bits, line)?;
             }
-            unpack_row(&words, bits, &mut line)?;
-            for (o, &code) in line.iter().enumerate() {
-                codes[o * in_features + i] = code;
+            let whole = if count == EIGHT { columns / EIGHT * EIGHT } else { 0 };
+            for o in (0..whole).step_by(EIGHT) {
+                let square = std::array::from_fn(|i| lines[i * columns + o..].first_chunk().map_or([0; EIGHT], |c| *c));
+                for (k, bytes) in transposed(square).into_iter().enumerate() {
+                    codes[(o + k) * in_features + start..][..EIGHT].copy_from_slice(&bytes);
+                }
+            }
+            for o in whole..columns {
+                for i in 0..count {
+                    codes[o * in_features + start + i] = lines[i * columns + o];
+                }
             }
         }
         Ok::<(), CheckpointError>(())
     })?;
     Ok(codes)
+}
+
+/// 8 x 8 bytes with rows and columns exchanged: blocks of four, of two, single bytes change sides.
+fn transposed(rows: [[u8; EIGHT]; EIGHT]) -> [[u8; EIGHT]; EIGHT] {
+    let mut x = rows.map(u64::from_le_bytes);
+    for (distance, mask) in [(4, 0x0000_0000_ffff_ffff_u64), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff)] {
+        let bits = 8 * distance;
+        for i in (0..EIGHT).filter(|i| i & distance == 0) {
+            let (a, b) = (x[i], x[i + distance]);
+            x[i] = a & mask | (b & mask) << bits;
+            x[i + distance] = a >> bits & mask | b & !mask;
+        }
+    }
+    x.map(u64::to_le_bytes)
 }
 
 /// Codes `[out, in]` to the words of `qweight`, `[in, words]`.
