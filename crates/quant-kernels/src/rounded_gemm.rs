@@ -7,7 +7,7 @@
 
 use crate::dispatch::{IntegerOp, Isa};
 use crate::interleaved::few::store;
-use crate::interleaved::kinds::{Kind, ROWS, codes};
+use crate::interleaved::kinds::{Kind, ROWS, codes, whole_factors};
 use crate::interleaved::pack::{Codes, sixty_four};
 use crate::lanes::Lanes;
 use crate::quants::Quants;
@@ -175,7 +175,7 @@ impl<K: Kind> IntegerOp for FromPanels<'_, K> {
                     S::store_bytes(to.add(448), codes::<S, K>(unit, b, 7));
                 }
                 for s in 0..subs {
-                    let (scales, mins) = K::factors::<S>(unit, s);
+                    let (scales, mins) = whole_factors::<S, K>(unit, s);
                     S::store(scales_at.add(ROWS * (u * subs + s)), scales);
                     if K::Source::MINS {
                         S::store(mins_at.add(ROWS * (u * subs + s)), mins);

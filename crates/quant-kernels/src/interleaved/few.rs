@@ -3,7 +3,7 @@
 //! Four columns of 16 rows meet four activations of a token, which every lane takes alike; nothing is added across lanes, and scales are multiplied for
 //! 16 rows at a time.
 
-use super::kinds::{Kind, ROWS, codes};
+use super::kinds::{Kind, ROWS, codes, whole_factors};
 use crate::dispatch::IntegerOp;
 use crate::lanes::Lanes;
 use crate::quants::Quants;
@@ -61,22 +61,48 @@ impl<K: Kind> FewTokens<'_, K> {
         }
         // SAFETY: whole units; `x` has all columns; the places of y are the caller's.
         unsafe {
-            let mut acc = [S::splat(0.0); M];
+            let zero = [[S::splat(0.0); 2]; M];
+            let (mut all, mut acc) = (zero, zero);
             for u in 0..self.cols / K::COLS {
                 let unit = panel.as_ptr().add(u * K::BYTES);
                 for b in 0..K::COLS / 32 {
                     acc = block::<S, K, M>(unit, u * (K::COLS / 32) + b, b, &x, acc);
                 }
+                if K::COMMON {
+                    all = with_common::<S, K, M>(unit, acc, all);
+                    acc = zero;
+                }
             }
-            for (m, acc) in acc.into_iter().enumerate() {
-                store::<S>(acc, self.y.add((t + m) * self.ldy + p * ROWS), self.rows - p * ROWS);
+            for (m, [products, mins]) in if K::COMMON { all } else { acc }.into_iter().enumerate() {
+                let results = if K::Source::MINS { S::sub(products, mins) } else { products };
+                store::<S>(results, self.y.add((t + m) * self.ldy + p * ROWS), self.rows - p * ROWS);
             }
         }
         M
     }
 }
 
-/// `acc` plus the products of 32 columns: block `b` of the unit, block `at` of the row.
+/// `all` plus what a unit gave, times its common factors.
+///
+/// # Safety
+/// The instruction set of S; a unit at `unit`.
+#[inline(always)]
+unsafe fn with_common<S: Lanes, K: Kind, const M: usize>(
+    unit: *const u8,
+    acc: [[S::F; 2]; M],
+    mut all: [[S::F; 2]; M],
+) -> [[S::F; 2]; M] {
+    // SAFETY: the caller's.
+    unsafe {
+        let (d, dmin) = K::common::<S>(unit);
+        for (all, acc) in all.iter_mut().zip(acc) {
+            *all = [S::fma(acc[0], d, all[0]), if K::Source::MINS { S::fma(acc[1], dmin, all[1]) } else { all[1] }];
+        }
+    }
+    all
+}
+
+/// `acc`, the products and what mins take from them, and with them those of 32 columns: block `b` of the unit, block `at` of the row.
 ///
 /// # Safety
 /// The instruction set of S; a unit at `unit`; tokens that have the block.
@@ -86,8 +112,8 @@ unsafe fn block<S: Lanes, K: Kind, const M: usize>(
     at: usize,
     b: usize,
     x: &[RoundedRow; M],
-    mut acc: [S::F; M],
-) -> [S::F; M] {
+    mut acc: [[S::F; 2]; M],
+) -> [[S::F; 2]; M] {
     let sub = K::Source::SUB;
     // SAFETY: the caller's.
     unsafe {
@@ -113,9 +139,9 @@ unsafe fn block<S: Lanes, K: Kind, const M: usize>(
             let (scales, mins) = K::factors::<S>(unit, b * (32 / sub) + h);
             for m in 0..M {
                 let factor = S::mul(scales, S::splat(*x[m].scales.add(i)));
-                acc[m] = S::fma(S::float(S::join(n[m])), factor, acc[m]);
+                acc[m][0] = S::fma(S::float(S::join(n[m])), factor, acc[m][0]);
                 if K::Source::MINS {
-                    acc[m] = S::fnma(mins, S::splat(*x[m].scaled_sums.add(i)), acc[m]);
+                    acc[m][1] = S::fma(mins, S::splat(*x[m].scaled_sums.add(i)), acc[m][1]);
                 }
             }
         }
@@ -268,7 +294,7 @@ unsafe fn tile_block<S: Lanes, K: Kind, const T: usize>(
             if h + 1 == 32 / sub {
                 n = tile_steps::<S, K, T, 4>(unit, codes_at, b, n);
             }
-            let (scales, mins) = K::factors::<S>(unit, b * (32 / sub) + h);
+            let (scales, mins) = whole_factors::<S, K>(unit, b * (32 / sub) + h);
             for (t, acc) in acc.iter_mut().enumerate() {
                 let factor = S::mul(scales, S::splat(*x.scales.add(at * T + t)));
                 *acc = S::fma(S::float(n[t]), factor, *acc);

@@ -8,7 +8,9 @@
 //! | 8 | 8, of 4 columns each |
 //! | 4 | 4, of 8 columns: a nibble each, the low one first |
 //! | 2 | 2, of 16 columns: two bits each, from the low ones on |
-//! | 5, 6, 3 | those of 4, 4 and 2 bits, then one or two with the bits above: a vector of 32 columns, a bit each, or two of 16, two bits each |
+//! | 5, 6, 3 | those of 4, 4 and 2 bits, and with the bits above a vector of 32 columns, a bit each, or two of 16, two bits each |
+//!
+//! A vector with bits above stands before those that it is put on: products then read the unit from front to back, which the processor sees coming.
 
 use crate::lanes::Lanes;
 use crate::quants::{self, GRID, Quants, nibbles};
@@ -45,11 +47,42 @@ pub(crate) trait Kind {
     /// Writes what a block says of scales into its row's places of a head, which is zeros.
     fn fill_head(block: &[u8], row: usize, head: &mut [u8]);
 
-    /// Scales and mins of sub-block `sub` ([`Quants::SUB`] columns) of 16 rows. Mins do not count where there are none.
+    /// Scales and mins of sub-block `sub` ([`Quants::SUB`] columns) of 16 rows, without what is common to the unit. Mins do not count where there are
+    /// none.
     ///
     /// # Safety
     /// `HEAD` bytes at `head`; the instruction set of `S`; a sub-block that is there.
     unsafe fn factors<S: Lanes>(head: *const u8, sub: usize) -> (S::F, S::F);
+
+    /// True if there are factors common to a unit.
+    const COMMON: bool = false;
+
+    /// What scales and mins of a unit are to be multiplied by, if there is such a factor.
+    ///
+    /// # Safety
+    /// As for `factors`.
+    #[inline(always)]
+    unsafe fn common<S: Lanes>(_head: *const u8) -> (S::F, S::F) {
+        // SAFETY: the caller's.
+        unsafe { (S::splat(1.0), S::splat(1.0)) }
+    }
+}
+
+/// Scales and mins of a sub-block.
+///
+/// # Safety
+/// As for [`Kind::factors`].
+#[inline(always)]
+pub(crate) unsafe fn whole_factors<S: Lanes, K: Kind>(head: *const u8, sub: usize) -> (S::F, S::F) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (scales, mins) = K::factors::<S>(head, sub);
+        if !K::COMMON {
+            return (scales, mins);
+        }
+        let (d, dmin) = K::common::<S>(head);
+        (S::mul(scales, d), S::mul(mins, dmin))
+    }
 }
 
 /// Bits `from ..` of each byte, moved to `to`; `mask` says which are kept there.
@@ -77,11 +110,14 @@ pub(crate) unsafe fn codes<S: Lanes, K: Kind>(unit: *const u8, b: usize, k: usiz
         let block = unit.add(K::HEAD + BLOCK_BYTES * K::BITS * b);
         match K::BITS {
             2 => two_bits::<S>(block, k, 0),
-            3 => S::or_b(two_bits::<S>(block, k, 0), moved::<S>(S::bytes(block.add(2 * 64)), k, 2, 1 << 2)),
+            3 => S::or_b(two_bits::<S>(block.add(64), k, 0), moved::<S>(S::bytes(block), k, 2, 1 << 2)),
             4 if K::GRID => S::lookup(&GRID, four_bits::<S>(block, k)),
             4 => four_bits::<S>(block, k),
-            5 => S::or_b(four_bits::<S>(block, k), moved::<S>(S::bytes(block.add(4 * 64)), k, 4, 1 << 4)),
-            6 => S::or_b(four_bits::<S>(block, k), two_bits::<S>(block.add(4 * 64), k, 4)),
+            5 => S::or_b(four_bits::<S>(block.add(64), k), moved::<S>(S::bytes(block), k, 4, 1 << 4)),
+            6 => {
+                let half = block.add(k / 4 * 3 * 64);
+                S::or_b(four_bits::<S>(half.add(64), k % 4), two_bits::<S>(half, k % 4, 4))
+            }
             _ => S::bytes(block.add(64 * k)),
         }
     }
@@ -112,14 +148,21 @@ pub(crate) fn put_codes<K: Kind>(unit: &mut [u8], b: usize, k: usize, words: &[u
     let block = &mut unit[K::HEAD + BLOCK_BYTES * K::BITS * b..][..BLOCK_BYTES * K::BITS];
     match K::BITS {
         8 => put(block, k, words, 0, 255, 0),
-        2 | 3 => put(block, k / 4, words, 0, 3, k % 4 * 2),
+        2 => put(block, k / 4, words, 0, 3, k % 4 * 2),
+        3 => {
+            put(block, 0, words, 2, 1, k);
+            put(block, 1 + k / 4, words, 0, 3, k % 4 * 2);
+        }
+        5 => {
+            put(block, 0, words, 4, 1, k);
+            put(block, 1 + k / 2, words, 0, 15, k % 2 * 4);
+        }
+        6 => {
+            let half = k / 4 * 3;
+            put(block, half, words, 4, 3, k % 4 * 2);
+            put(block, half + 1 + k % 4 / 2, words, 0, 15, k % 2 * 4);
+        }
         _ => put(block, k / 2, words, 0, 15, k % 2 * 4),
-    }
-    match K::BITS {
-        3 => put(block, 2, words, 2, 1, k),
-        5 => put(block, 4, words, 4, 1, k),
-        6 => put(block, 4 + k / 4, words, 4, 3, k % 4 * 2),
-        _ => {}
     }
 }
 
@@ -236,13 +279,17 @@ impl<Q: Quants, const BITS: usize> Kind for SixBits<Q, BITS> {
             put(j + 4, rest & 15 | scale >> 6 << 4, rest >> 4 | min >> 6 << 4);
         }
     }
+    const COMMON: bool = true;
+
     #[inline(always)]
     unsafe fn factors<S: Lanes>(head: *const u8, sub: usize) -> (S::F, S::F) {
         // SAFETY: within the head.
-        unsafe {
-            let (scales, mins) = (head.add(64 + ROWS * sub), head.add(64 + ROWS * (8 + sub)));
-            (S::mul(S::unsigned_at(scales), S::halves(head)), S::mul(S::unsigned_at(mins), S::halves(head.add(32))))
-        }
+        unsafe { (S::unsigned_at(head.add(64 + ROWS * sub)), S::unsigned_at(head.add(64 + ROWS * (8 + sub)))) }
+    }
+    #[inline(always)]
+    unsafe fn common<S: Lanes>(head: *const u8) -> (S::F, S::F) {
+        // SAFETY: within the head.
+        unsafe { (S::halves(head), S::halves(head.add(32))) }
     }
 }
 
@@ -262,13 +309,17 @@ impl Kind for Q2K {
             head[64 + ROWS * j + row] = both;
         }
     }
+    const COMMON: bool = true;
+
     #[inline(always)]
     unsafe fn factors<S: Lanes>(head: *const u8, sub: usize) -> (S::F, S::F) {
         // SAFETY: within the head.
-        unsafe {
-            let (scales, mins) = S::nibbles_at(head.add(64 + ROWS * sub));
-            (S::mul(scales, S::halves(head)), S::mul(mins, S::halves(head.add(32))))
-        }
+        unsafe { S::nibbles_at(head.add(64 + ROWS * sub)) }
+    }
+    #[inline(always)]
+    unsafe fn common<S: Lanes>(head: *const u8) -> (S::F, S::F) {
+        // SAFETY: within the head.
+        unsafe { (S::halves(head), S::halves(head.add(32))) }
     }
 }
 
@@ -344,10 +395,17 @@ impl<Q: SignedScales, const BITS: usize> Kind for Signed<Q, BITS> {
             head[32 + ROWS * j + row] = Q::scale(block, j) as u8;
         }
     }
+    const COMMON: bool = true;
+
     #[inline(always)]
     unsafe fn factors<S: Lanes>(head: *const u8, sub: usize) -> (S::F, S::F) {
         // SAFETY: within the head.
-        unsafe { (S::mul(S::signed(head.add(32 + ROWS * sub)), S::halves(head)), S::splat(0.0)) }
+        unsafe { (S::signed(head.add(32 + ROWS * sub)), S::splat(0.0)) }
+    }
+    #[inline(always)]
+    unsafe fn common<S: Lanes>(head: *const u8) -> (S::F, S::F) {
+        // SAFETY: within the head.
+        unsafe { (S::halves(head), S::splat(0.0)) }
     }
 }
 

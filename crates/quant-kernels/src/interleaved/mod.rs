@@ -47,6 +47,9 @@ pub struct Interleaved<'a> {
 }
 
 impl<'a> Interleaved<'a> {
+    /// Rows that lie side by side. A run of rows that begins at a multiple of it, and its bytes, can be packed by themselves.
+    pub const ROWS: usize = ROWS;
+
     /// Bytes of so many rows and columns. `None` for an encoding that has no such layout (all but those of [`is_integer`](crate::is_integer)), columns
     /// that are not whole blocks, or more bytes than fit this machine.
     pub fn bytes(ty: impl Into<Encoding>, rows: usize, cols: usize) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! From rows to units, and back to values.
 
-use super::kinds::{Kind, ROWS, codes, put_codes};
+use super::kinds::{Kind, ROWS, codes, put_codes, whole_factors};
 use crate::dispatch::IntegerOp;
 use crate::lanes::{Lanes, Plain};
 use crate::quants::Quants;
@@ -104,7 +104,7 @@ pub(super) fn unpack_values<K: Kind>(units: &[u8], cols: usize, rows: usize, val
             let (codes, (scales, mins)) = unsafe {
                 (
                     codes::<Plain, K>(unit.as_ptr(), step / 8, step % 8),
-                    K::factors::<Plain>(unit.as_ptr(), 4 * step / K::Source::SUB),
+                    whole_factors::<Plain, K>(unit.as_ptr(), 4 * step / K::Source::SUB),
                 )
             };
             for row in 0..rows {
