@@ -76,7 +76,7 @@ def ours(a, model):
     return {
         "pp": by_test[f"pp{a.p}"]["tokens_per_second"], "tg": decode["tokens_per_second"],
         "load_seconds": out["load_seconds"], "first_token_seconds": out["first_token_seconds"],
-        "peak_rss_bytes": out["peak_rss_bytes"], "share": decode["bandwidth_share"] or 0.0,
+        "repack_seconds": out["repack_seconds"], "peak_rss_bytes": out["peak_rss_bytes"], "share": decode["bandwidth_share"] or 0.0,
     }
 
 
@@ -103,7 +103,8 @@ def measure(a, name, model):
     result = {"model": name, "threads": a.threads, "activations": a.activations}
     for side, rows in (("llama_cpp", theirs), ("quant", mine)):
         if rows:
-            result[side] = {
+            more = {"repack_seconds": round(median(rows, "repack_seconds"), 3)} if "repack_seconds" in rows[0] else {}
+            result[side] = more | {
                 f"pp{a.p}": round(median(rows, "pp"), 2), f"tg{a.n}": round(median(rows, "tg"), 2),
                 "load_seconds": round(median(rows, "load_seconds"), 3),
                 "first_token_seconds": round(median(rows, "first_token_seconds"), 3), "peak_rss_mb": round(median(rows, "peak_rss_bytes") / 1e6),
@@ -112,7 +113,7 @@ def measure(a, name, model):
         result["candle"] = {f"pp{a.p}": round(median(candles, "pp"), 2), f"tg{a.n}": round(median(candles, "tg"), 2)}
         result["ratio_candle"] = {key: round(result["quant"][key] / value, 3) for key, value in result["candle"].items()}
     if theirs:
-        result["ratio"] = {key: round(result["quant"][key] / result["llama_cpp"][key], 3) for key in result["quant"]}
+        result["ratio"] = {key: round(result["quant"][key] / result["llama_cpp"][key], 3) for key in result["llama_cpp"]}
     result["bandwidth_share"] = round(median(mine, "share"), 3)
     print(json.dumps(result), flush=True)
     return result

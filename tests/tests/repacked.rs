@@ -25,7 +25,8 @@ fn check(name: &str, path: &Path) {
     let exact = logits(&model, &tokens);
     model.set_integer_products(true);
     let (together, singles) = (logits(&model, &tokens), logits_one_by_one(&model, &tokens));
-    let model = model.repack().unwrap();
+    let mut model = Model::load_repacked(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
+    model.set_integer_products(true);
     // The same rounding of activations (in place without VNNI there are more single tokens), sums in another order.
     for (way, before, after) in
         [("together", &together, logits(&model, &tokens)), ("one by one", &singles, logits_one_by_one(&model, &tokens))]
@@ -34,14 +35,18 @@ fn check(name: &str, path: &Path) {
         println!("{name}, {way}: mean KL {kl:.1e}, largest difference {difference:.1e}");
         assert!(kl < 2e-6 && difference < 0.05, "{name}, {way}: {kl} {difference}");
     }
-    // Layer by layer at load it is the same.
-    let mut at_load = Model::load_repacked(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
-    at_load.set_integer_products(true);
-    assert_eq!(logits_one_by_one(&model, &tokens), logits_one_by_one(&at_load, &tokens), "{name}, at load");
+    // Moved while it runs, a layer before each token, it ends as the same.
+    let mut as_it_runs = Model::load_repacking(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
+    as_it_runs.set_integer_products(true);
+    let pieces = as_it_runs.config().num_layers + 1;
+    assert_eq!(as_it_runs.pieces_to_repack(), pieces);
+    let (kl, difference) = apart(&model, &singles, &logits_one_by_one(&as_it_runs, &tokens));
+    assert!(kl < 2e-6 && difference < 0.05, "{name}, moving: {kl} {difference}");
+    assert_eq!(as_it_runs.pieces_to_repack(), 0, "{pieces} pieces, {} tokens", tokens.len());
+    assert_eq!(logits_one_by_one(&model, &tokens), logits_one_by_one(&as_it_runs, &tokens), "{name}, moved");
     let (kl, _) = apart(&model, &exact, &logits_one_by_one(&model, &tokens));
     assert!(kl < 2e-6, "{name}: {kl} from exact products");
     // Products in f32 are still there.
-    let mut model = model;
     model.set_integer_products(false);
     let (kl, difference) = apart(&model, &exact, &logits(&model, &tokens));
     assert!(kl < 1e-10 && difference < 1e-4, "{name}, f32 after it: {kl} {difference}");
@@ -62,6 +67,31 @@ fn quantized(file: &Path, level: &str) {
     let level = FileType::from_name(level).unwrap();
     let plan = QuantizePlan::new(&source, QuantizeOptions::new(MixOptions::new(level))).unwrap();
     plan.run(file, &|_| ControlFlow::Continue(())).unwrap();
+}
+
+#[test]
+fn texts_on_several_threads_while_weights_move() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("Q4_K_M.gguf");
+    quantized(&file, "Q4_K_M");
+    let tokens = tokens();
+    let mut model = load(&file);
+    model.set_integer_products(true);
+    let expected = logits_one_by_one(&model, &tokens);
+    let mut moving = Model::load_repacking(&Checkpoint::open(&file).unwrap(), &Device::Cpu).unwrap();
+    moving.set_integer_products(true);
+    // A prompt moves nothing.
+    logits(&moving, &tokens);
+    assert_eq!(moving.pieces_to_repack(), moving.config().num_layers + 1);
+    std::thread::scope(|scope| {
+        let texts = [(); 3].map(|()| scope.spawn(|| logits_one_by_one(&moving, &tokens)));
+        scope.spawn(|| moving.repack().unwrap());
+        for text in texts {
+            let (kl, difference) = apart(&moving, &expected, &text.join().unwrap());
+            assert!(kl < 2e-6 && difference < 0.05, "{kl} {difference}");
+        }
+    });
+    assert_eq!(moving.pieces_to_repack(), 0);
 }
 
 #[test]

@@ -19,21 +19,29 @@ pub(crate) struct ProductArgs {
     /// Activations of the products with packed weights, on the CPU.
     #[arg(long, value_enum, default_value = "int8")]
     activations: ProductsArg,
-    /// Use the weights where they are in the file's map, for a quick start: otherwise they are copied at first, in an order and in pages that are quicker to read. Several
-    /// processes share the map's memory. With --activations f32 it is always so.
+    /// Use the weights where they are in the file's map: otherwise they are moved, a layer before each of the first tokens that are generated, to an order and to pages that
+    /// are quicker to read. Several processes share the map's memory. With --activations f32 it is always so.
     #[arg(long)]
     no_repack: bool,
 }
 
 impl ProductArgs {
     pub(crate) fn load(self, checkpoint: &Checkpoint, device: &Device) -> quant_runtime::Result<Model> {
-        let integers = self.activations == ProductsArg::Int8;
-        let mut model = match integers && !self.no_repack {
-            true => Model::load_repacked(checkpoint, device)?,
+        let mut model = match self.repacks() {
+            true => Model::load_repacking(checkpoint, device)?,
             false => Model::load(checkpoint, device)?,
         };
-        model.set_integer_products(integers);
+        model.set_integer_products(self.integers());
         Ok(model)
+    }
+
+    fn integers(self) -> bool {
+        self.activations == ProductsArg::Int8
+    }
+
+    /// True if the model is to move its weights.
+    pub(crate) fn repacks(self) -> bool {
+        self.integers() && !self.no_repack
     }
 
     pub(crate) fn name(self) -> &'static str {

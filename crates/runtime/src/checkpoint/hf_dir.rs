@@ -137,11 +137,9 @@ impl HfDir {
         self.shards.get(shard).map_or(&[], |s| s.data(tensor))
     }
 
-    /// Lets the pages of the tensor at a place that `locate` gave go: they are read from the file again when they are needed.
-    pub(crate) fn release(&self, (shard, tensor): (usize, usize)) {
-        if let Some(shard) = self.shards.get(shard) {
-            shard.release(tensor);
-        }
+    /// Lets the pages of a tensor's bytes go, or of a part of them: they are read from the file again when they are needed.
+    pub(crate) fn release(&self, bytes: &[u8]) {
+        self.shards.iter().for_each(|shard| shard.release(bytes));
     }
 
     /// A tensor by its name in the files. `None` if absent.

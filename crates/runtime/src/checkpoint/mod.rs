@@ -42,7 +42,7 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Lets the pages of a tensor's bytes go: they are read from the file again when they are needed.
+    /// Lets the pages of a tensor's bytes go, or of a part of them: they are read from the file again when they are needed.
     pub(crate) fn release(&self, bytes: &[u8]) {
         self.gguf.parts().iter().for_each(|part| part.storage().release(bytes));
     }

@@ -94,9 +94,9 @@ impl Shard {
         Some(HfEntry { name, dtype: *dtype, shape, data: self.data(index), file: &self.path, offset })
     }
 
-    /// Lets the pages of a tensor go.
-    pub(super) fn release(&self, index: usize) {
-        self.map.release(self.data(index));
+    /// Lets the pages of bytes of this file go.
+    pub(super) fn release(&self, bytes: &[u8]) {
+        self.map.release(bytes);
     }
 
     /// The bytes of the tensor at `index` of `tensors`; empty for an index out of range.

@@ -9,6 +9,9 @@ use candle_core::{DType, Device, Tensor};
 /// Tokens that run together. Activations of more would not gain speed, only cost memory.
 const PART: usize = 512;
 
+/// Tokens of a pass of generation, drafts included.
+const FEW: usize = 8;
+
 impl Model {
     pub(super) fn run(
         &self,
@@ -19,6 +22,10 @@ impl Model {
     ) -> Result<Tensor> {
         let first_row = self.check(tokens, cache, logits)?;
         let before = cache.len();
+        // A text's first pass is what somebody waits for, and a long one is as quick without it.
+        if before > 0 && tokens.len() <= FEW {
+            self.repack_a_piece();
+        }
         let mut rows = Vec::new();
         for (i, part) in tokens.chunks(PART).enumerate() {
             // The rows of this part whose logits are asked for.

@@ -33,6 +33,7 @@ use kv_cache_quant::KvSpec;
 use ops::{Backend, Linear, Norm};
 use quant_core::rotation::Rotation;
 use rayon::prelude::*;
+use repack::{Progress, Repacking, move_at_load};
 use rope::Rope;
 use std::sync::OnceLock;
 use weights::{Loader, Weight};
@@ -110,6 +111,8 @@ pub struct Model {
     rope: Rope,
     /// Of each layer, once they were asked for.
     key_means: OnceLock<Vec<Vec<f32>>>,
+    /// Of moving the weights.
+    progress: Progress,
 }
 
 /// A decoder layer.
@@ -136,12 +139,23 @@ impl Model {
         Self::load_with(checkpoint, Backend::new(device), Rotations::none(), Folds::new())
     }
 
-    /// As [`Model::load`] and then [`Model::repack`], a layer at a time.
+    /// As [`Model::load`] and then [`Model::repack`], a layer at a time, and the quantized modules of a directory, too: for programs that run long, and
+    /// where results must not change in the last bits while the model is in use.
     ///
     /// # Errors
     /// As both.
     pub fn load_repacked(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        Self::load_from(checkpoint, Backend::new(device), Rotations::none(), Folds::new(), true)
+        Self::load_from(checkpoint, Backend::new(device), Rotations::none(), Folds::new(), Repacking::AtLoad)
+    }
+
+    /// Loads the model, to be repacked as it runs: its first token comes as soon as after [`Model::load`], and before each next one that is generated a
+    /// layer is moved as by [`Model::repack`], until all are. Logits change in the last bits while that lasts, by rounding of sums. The quantized
+    /// modules of a directory are moved at once.
+    ///
+    /// # Errors
+    /// As [`Model::load_repacked`]. Once it is loaded, layers that there is no memory for are used where they are.
+    pub fn load_repacking(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        Self::load_from(checkpoint, Backend::new(device), Rotations::none(), Folds::new(), Repacking::AsItRuns)
     }
 
     /// Loads the model with scales folded in: it computes the same. Weights that scales go into are f32 in memory.
@@ -197,7 +211,7 @@ impl Model {
     }
 
     fn load_with(checkpoint: &Checkpoint, backend: Backend, rotations: Rotations, folds: Folds) -> Result<Self> {
-        Self::load_from(checkpoint, backend, rotations, folds, false)
+        Self::load_from(checkpoint, backend, rotations, folds, Repacking::OnRequest)
     }
 
     fn load_from(
@@ -205,7 +219,7 @@ impl Model {
         backend: Backend,
         rotations: Rotations,
         folds: Folds,
-        repacked: bool,
+        repacking: Repacking,
     ) -> Result<Self> {
         let config = checkpoint.config()?;
         if let (Some(_), Some(site)) = (rotations.down(), folds.sites().find(|s| matches!(s, LinearSite::FfnDown(_)))) {
@@ -248,17 +262,13 @@ impl Model {
                 down_rotation: loader.input_rotation(&format!("{}.weight", name("ffn_down")), ffn)?,
                 down: linear(&[(name("ffn_down"), hidden)], ffn)?,
             };
-            if repacked {
-                layer.repack()?;
-            }
+            layer.move_at_load(repacking)?;
             Ok(layer)
         };
         // The largest first: while it is copied it is in memory twice.
         let head_name = loader.head_name().trim_end_matches(".weight").to_owned();
         let mut head = linear(&[(head_name, config.vocab_size)], hidden)?;
-        if repacked {
-            repack::repack([&mut head])?;
-        }
+        move_at_load([&mut head], repacking)?;
         let layers = (0..config.num_layers).into_par_iter().map(layer).collect::<Result<Vec<_>>>()?;
         let divisors = match checkpoint {
             Checkpoint::Gguf(_) => loader.optional_vector("rope_freqs.weight", config.head_dim / 2)?,
@@ -271,7 +281,17 @@ impl Model {
         let embedding = loader.matrix("token_embd.weight", config.vocab_size, hidden)?;
         let norm = norm("output_norm", hidden)?;
         let rope = Rope::new(&config.rope, divisors.as_deref());
-        Ok(Self { embedding, layers, norm, head, rope, backend, config, key_means: OnceLock::new() })
+        Ok(Self {
+            embedding,
+            layers,
+            norm,
+            head,
+            rope,
+            backend,
+            config,
+            key_means: OnceLock::new(),
+            progress: Progress::new(repacking),
+        })
     }
 
     /// Hyper-parameters.

@@ -120,13 +120,6 @@ impl Linear {
         }
     }
 
-    /// After weights have changed their places.
-    pub(super) fn regroup(&mut self) {
-        if let Weights::Own(weights, runs) = &mut self.weights {
-            *runs = alike(weights);
-        }
-    }
-
     /// `x`: `[tokens, in_features]` f32, to `[tokens, out_features]`.
     pub(super) fn forward(&self, backend: &Backend, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
@@ -178,7 +171,7 @@ fn is_alike(a: &Weight, b: &Weight) -> bool {
     a.gather() == b.gather()
         && a.activations == b.activations
         && a.int8().is_some() == b.int8().is_some()
-        && a.interleaved().is_some() == b.interleaved().is_some()
+        && a.interleaves() == b.interleaves()
 }
 
 /// Rounds activations, `[tokens, features]`, on the CPU, wherever they are: one rounding for all devices.
@@ -260,15 +253,18 @@ impl PackedProduct<'_> {
             ActivationGrid::of(ty).unwrap_or(ActivationGrid::F32).round(&mut prepared, cols)?;
         }
         let x = if prepared.is_empty() { x } else { &prepared };
-        if self.integers && quantizer.is_none() && head.interleaved().is_some() {
-            let interleaved: Vec<Interleaved<'_>> = weights.iter().filter_map(Weight::interleaved).collect();
+        let integers = self.integers && quantizer.is_none();
+        // While weights are being moved some may be, and some not yet: then all are read from the file.
+        let interleaved: Option<Vec<Interleaved<'_>>> =
+            if integers { weights.iter().map(Weight::interleaved).collect() } else { None };
+        if let Some(interleaved) = interleaved {
             return matmul_interleaved(x, tokens, &interleaved, y);
         }
         if head.matrix().is_none() {
             return unpacked_product(x, tokens, weights, y);
         }
         let matrices: Vec<Matrix<'_>> = weights.iter().filter_map(Weight::matrix).collect();
-        if self.integers && quantizer.is_none() {
+        if integers {
             matmul_rounded(x, tokens, &matrices, y)?;
         } else {
             matmul(x, tokens, &matrices, y)?;

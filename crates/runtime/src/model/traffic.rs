@@ -38,7 +38,7 @@ impl Model {
 }
 
 impl Layer {
-    fn linears(&self) -> [&Linear; 4] {
+    pub(super) fn linears(&self) -> [&Linear; 4] {
         [&self.qkv, &self.attention_output, &self.gate_up, &self.down]
     }
 }

@@ -12,14 +12,14 @@ use quant_core::rotation::Rotation;
 use quant_kernels::{AffineWeights, Encoding, Int8Weights, Interleaved, Matrix, integers_are_quicker, is_integer};
 use rayon::prelude::*;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A weight matrix.
 #[derive(Clone, Debug)]
 pub(super) struct Weight {
     place: Place,
     /// A copy for the products ([`Model::repack`](super::Model::repack)).
-    packed: Option<Part>,
+    packed: OnceLock<Part>,
     pub(super) rows: usize,
     pub(super) cols: usize,
     /// How the model says that its input is rounded.
@@ -47,7 +47,7 @@ impl Weight {
     pub(super) fn matrix(&self) -> Option<Matrix<'_>> {
         let matrix = self.own_matrix()?;
         // A copy of the same bytes is read more quickly.
-        let copy = self.packed.as_ref().filter(|_| !interleaves(matrix.ty)).map(Part::bytes);
+        let copy = self.packed.get().filter(|_| !interleaves(matrix.ty)).map(Part::bytes);
         Some(Matrix { data: copy.unwrap_or(matrix.data), ..matrix })
     }
 
@@ -66,7 +66,7 @@ impl Weight {
 
     /// For integer products, with 16 rows side by side; columns as those of `matrix`.
     pub(super) fn interleaved(&self) -> Option<Interleaved<'_>> {
-        let part = self.packed.as_ref()?;
+        let part = self.packed.get()?;
         let (ty, cols) = match &self.place {
             Place::Interleaved(ty, cols, _) => (*ty, *cols),
             _ => self.own_matrix().map(|m| (m.ty, m.cols)).filter(|(ty, _)| interleaves(*ty))?,
@@ -74,9 +74,22 @@ impl Weight {
         Interleaved::new(ty, self.rows, cols, part.bytes()).ok()
     }
 
-    /// Bytes of a copy for the products; `None` if there is a better place for it than its own.
+    /// True if integer products have it with 16 rows side by side, now or once it is moved.
+    pub(super) fn interleaves(&self) -> bool {
+        match &self.place {
+            Place::Interleaved(..) => true,
+            _ => self.own_matrix().is_some_and(|matrix| interleaves(matrix.ty)),
+        }
+    }
+
+    /// True if it was made for this model, and is not in the map of a file.
+    pub(super) fn is_made(&self) -> bool {
+        !matches!(self.place, Place::Gguf(..) | Place::Hf(..))
+    }
+
+    /// Bytes of a copy for the products; `None` if there is one already, or no better place for it than its own.
     pub(super) fn packed_bytes(&self) -> Option<usize> {
-        let matrix = self.own_matrix()?;
+        let matrix = self.own_matrix().filter(|_| self.packed.get().is_none())?;
         let interleaved = interleaves(matrix.ty).then(|| Interleaved::bytes(matrix.ty, matrix.rows, matrix.cols));
         match (&self.place, interleaved.flatten()) {
             (Place::Gguf(..) | Place::Hf(..) | Place::Affine(_), Some(bytes)) => Some(bytes),
@@ -85,37 +98,44 @@ impl Weight {
         }
     }
 
-    /// Writes the copy, and lets its source go. `set_packed` must follow.
-    pub(super) fn pack(&mut self, bytes: &mut [u8]) -> Result<()> {
+    /// Writes the copy, of `packed_bytes`. Pages of a file are let go as soon as they are copied: who still reads them gets them again.
+    pub(super) fn pack(&self, bytes: &mut [u8]) -> Result<()> {
         let Some(matrix) = self.own_matrix() else { return Ok(()) };
-        if interleaves(matrix.ty) {
-            Interleaved::pack(&matrix, bytes)?;
-        } else {
-            bytes
-                .par_chunks_mut(CHUNK)
-                .zip(matrix.data.par_chunks(CHUNK))
-                .for_each(|(to, from)| to.copy_from_slice(from));
-        }
-        let elsewhere = match &self.place {
-            Place::Gguf(file, info) => {
-                file.release(file.gguf.data(info));
-                None
-            }
-            Place::Hf(dir, place, _) => {
-                dir.release(*place);
-                None
-            }
-            Place::Affine(weights) => Some(Place::Interleaved(matrix.ty, matrix.cols, weights.gather().map(Arc::from))),
-            _ => None,
+        let interleaves = interleaves(matrix.ty);
+        let row = matrix.data.len() / matrix.rows.max(1);
+        let rows = (PIECE / row.max(1)).max(1).next_multiple_of(Interleaved::ROWS);
+        let packed = match interleaves {
+            true => bytes.len() / matrix.rows.div_ceil(Interleaved::ROWS).max(1) * (rows / Interleaved::ROWS),
+            false => rows * row,
         };
-        if let Some(place) = elsewhere {
-            self.place = place;
+        for (data, bytes) in matrix.data.chunks((rows * row).max(1)).zip(bytes.chunks_mut(packed.max(1))) {
+            if interleaves {
+                Interleaved::pack(&Matrix { rows: data.len() / row, data, ..matrix }, bytes)?;
+            } else {
+                bytes.par_chunks_mut(CHUNK).zip(data.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+            }
+            match &self.place {
+                Place::Gguf(file, _) => file.release(data),
+                Place::Hf(dir, ..) => dir.release(data),
+                _ => {}
+            }
         }
         Ok(())
     }
 
-    pub(super) fn set_packed(&mut self, part: Part) {
-        self.packed = Some(part);
+    /// Products read the copy from now on.
+    pub(super) fn set_packed(&self, part: Part) {
+        // Set only once: `packed_bytes` says so.
+        let _ = self.packed.set(part);
+    }
+
+    /// Keeps nothing but the copy, where there is one of what is in no file.
+    pub(super) fn drop_source(&mut self) {
+        let Place::Affine(weights) = &self.place else { return };
+        if self.packed.get().is_some() {
+            let matrix = weights.matrix();
+            self.place = Place::Interleaved(matrix.ty, matrix.cols, weights.gather().map(Arc::from));
+        }
     }
 
     /// For integer products.
@@ -146,7 +166,7 @@ impl Weight {
 
     /// What a product reads.
     pub(super) fn bytes(&self) -> &[u8] {
-        if let Some(part) = &self.packed {
+        if let Some(part) = self.packed.get() {
             return part.bytes();
         }
         self.matrix().map(|m| m.data).or_else(|| self.int8().map(Int8Weights::data)).unwrap_or_default()
@@ -194,6 +214,9 @@ fn interleaves(encoding: Encoding) -> bool {
 
 /// Bytes that one thread copies at a time.
 const CHUNK: usize = 2 << 20;
+
+/// Bytes, about, that are copied before they are let go: of these there are two copies.
+const PIECE: usize = 32 << 20;
 
 /// Reads the tensors of a checkpoint with the shapes that the configuration gives them.
 pub(super) struct Loader<'a> {
@@ -323,7 +346,7 @@ impl<'a> Loader<'a> {
         if let Some(fold) = fold {
             fold.apply(0, cols, &mut values);
         }
-        Ok(Weight { place: Place::Dense(Arc::new(values)), packed: None, rows, cols, activations: None })
+        Ok(Weight { place: Place::Dense(Arc::new(values)), packed: OnceLock::new(), rows, cols, activations: None })
     }
 
     /// What rotations do to a matrix, and the weight of the norm that goes into it.
@@ -343,7 +366,10 @@ impl<'a> Loader<'a> {
             let activations = packed.activations(&module)?;
             // What was read is in `matrix`: one copy is enough.
             if let Checkpoint::HfDir(dir) = self.checkpoint {
-                packed.tensors_of(&module).filter_map(|name| dir.locate(&name)).for_each(|at| dir.release(at));
+                packed
+                    .tensors_of(&module)
+                    .filter_map(|name| dir.locate(&name))
+                    .for_each(|at| dir.release(dir.data_at(at)));
             }
             let place = match matrix {
                 ModuleMatrix::Affine(matrix) => Place::Affine(Arc::new(AffineWeights::pack(&matrix)?)),
@@ -352,7 +378,7 @@ impl<'a> Loader<'a> {
                     Place::EightBit(Arc::new(EightBitWeights::new(matrix, integers)?))
                 }
             };
-            return Ok(Weight { place, packed: None, rows, cols, activations });
+            return Ok(Weight { place, packed: OnceLock::new(), rows, cols, activations });
         }
         let view = self.checkpoint.tensor(gguf_name)?.ok_or_else(|| self.missing(gguf_name))?;
         self.check_shape(gguf_name, &[rows, cols], &view.shape)?;
@@ -369,7 +395,7 @@ impl<'a> Loader<'a> {
             }
         };
         let place = place.ok_or_else(|| self.missing(gguf_name))?;
-        Ok(Weight { place, packed: None, rows, cols, activations: None })
+        Ok(Weight { place, packed: OnceLock::new(), rows, cols, activations: None })
     }
 
     /// The type that the checkpoint holds a tensor in.
