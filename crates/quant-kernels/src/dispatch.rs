@@ -3,6 +3,10 @@
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2Lanes, AvxVnniLanes, EvexVnniLanes, VnniLanes};
 use crate::lanes::{Lanes, Plain};
+#[cfg(target_arch = "aarch64")]
+use crate::lanes::{NeonDotLanes, NeonLanes};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Portable, Simd};
@@ -20,6 +24,12 @@ pub enum Isa {
     /// AVX2, FMA, F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// As NEON, and integer products by `sdot`: the extension dotprod of ARMv8.2, which processors have had since about 2018.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+    /// NEON, which is part of ARMv8.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// Plain Rust.
     Portable,
 }
@@ -52,11 +62,19 @@ impl Isa {
                 list.push(Self::Avx2);
             }
         }
+        // The kernels read numbers as they lie in files: little endian.
+        #[cfg(target_arch = "aarch64")]
+        if cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("neon") {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                list.push(Self::NeonDot);
+            }
+            list.push(Self::Neon);
+        }
         list.push(Self::Portable);
         list
     }
 
-    /// `avx512`, `avxvnni`, `avx2`, `portable`.
+    /// `avx512`, `avxvnni`, `avx2`, `neondot`, `neon`, `portable`.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -65,6 +83,10 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "neondot",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
             Self::Portable => "portable",
         }
     }
@@ -80,35 +102,52 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::AvxVnni | Self::Avx2 => unsafe { run_avx2(op) },
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot | Self::Neon if !has(self) => op.run::<Portable>(),
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot | Self::Neon => unsafe { run_neon(op) },
             Self::Portable => op.run::<Portable>(),
         }
     }
 }
 
 impl Isa {
-    /// True if integer kernels have VNNI.
-    pub(crate) fn has_vnni(self) -> bool {
+    /// True if integer kernels multiply four bytes by one instruction: with VNNI or dotprod.
+    pub(crate) fn has_dot(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         match self {
             Self::Avx512 => return is_x86_feature_detected!("avx512vnni"),
             Self::AvxVnni => return true,
             _ => {}
         }
+        #[cfg(target_arch = "aarch64")]
+        if self == Self::NeonDot {
+            return true;
+        }
         false
     }
 
     /// As [`Isa::run`], for a kernel that is compiled for every type of weights. AVX-VNNI counts as AVX2: reading weights takes as long with both, and
-    /// there are many types.
+    /// there are many types. dotprod does not count as NEON: it multiplies four times as fast, where processors tend to have less to multiply with.
     pub(crate) fn run_integer<O: IntegerOp>(self, op: O) -> O::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::AvxVnni | Self::Avx2 if !has(self) => op.run::<Plain>(),
             // SAFETY: `has` found AVX-512 on this machine, and the guard VNNI.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if self.has_vnni() => unsafe { integer_vnni(op) },
+            Self::Avx512 if self.has_dot() => unsafe { integer_vnni(op) },
             // SAFETY: `has` found AVX2 on this machine, which the others come with.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::AvxVnni | Self::Avx2 => unsafe { integer_avx2(op) },
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot | Self::Neon if !has(self) => op.run::<Plain>(),
+            // SAFETY: `has` found NEON with dotprod on this machine.
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => unsafe { integer_neon_dot(op) },
+            // SAFETY: `has` found NEON on this machine.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => unsafe { integer_neon(op) },
             Self::Portable => op.run::<Plain>(),
         }
     }
@@ -126,19 +165,22 @@ impl Isa {
         }
     }
 
-    /// As [`Isa::run_integer`], for a kernel that moves codes to another layout: AVX2 or plain Rust.
+    /// As [`Isa::run_integer`], for a kernel that moves codes to another layout: AVX2, NEON or plain Rust. Its [`Lanes::OFF`] is that of [`Isa::run_product`].
     pub(crate) fn run_move<O: IntegerOp>(self, op: O) -> O::Output {
         match self {
             // SAFETY: `has` found an instruction set on this machine that AVX2 comes with.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::AvxVnni | Self::Avx2 if has(self) => unsafe { integer_avx2(op) },
+            // SAFETY: `has` found NEON on this machine.
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot | Self::Neon if has(self) => unsafe { integer_neon(op) },
             _ => op.run::<Plain>(),
         }
     }
 }
 
 /// True if `isa` is on this machine.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn has(isa: Isa) -> bool {
     static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
     AVAILABLE.get_or_init(Isa::available).contains(&isa)
@@ -164,6 +206,12 @@ fn run_avx512<O: Op>(op: O) -> O::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<O: Op>(op: O) -> O::Output {
     op.run::<Avx2>()
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn run_neon<O: Op>(op: O) -> O::Output {
+    op.run::<Neon>()
 }
 
 /// As [`Op`], for the kernels on integers.
@@ -196,4 +244,16 @@ fn integer_evex_vnni<O: IntegerOp>(op: O) -> O::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn integer_avx2<O: IntegerOp>(op: O) -> O::Output {
     op.run::<Avx2Lanes>()
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+fn integer_neon_dot<O: IntegerOp>(op: O) -> O::Output {
+    op.run::<NeonDotLanes>()
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn integer_neon<O: IntegerOp>(op: O) -> O::Output {
+    op.run::<NeonLanes>()
 }

@@ -1,6 +1,7 @@
 //! The product of int8 activations with int8 weights.
 //!
-//! A weight's byte is its code plus 128, unsigned, as `vpdpbusd` wants one factor; `128 · Σ x` is taken off the sum again. With few tokens a row of
+//! A weight's byte is its code plus 128, unsigned, as `vpdpbusd` wants one factor; `128 · Σ x` is taken off the sum again, or the 128 off the bytes where
+//! products are signed. With few tokens a row of
 //! weights meets a row of activations, 64 columns at a time. With many, 16 tokens lie side by side, four columns of each, and four columns of a row of
 //! weights are multiplied with all of them: a tile of some rows and some vectors of tokens stays in registers over all columns.
 
@@ -167,7 +168,7 @@ impl FewTokens<'_> {
             let tokens: [*const u8; M] = std::array::from_fn(|m| x.padded(t + m).as_ptr().cast());
             let mut acc = [S::splat_i(0); M];
             for at in (0..x.cols()).step_by(64) {
-                let w = S::bytes(w.add(at));
+                let w = S::centered(S::bytes(w.add(at)));
                 for (acc, x) in acc.iter_mut().zip(tokens) {
                     *acc = S::dot(*acc, w, S::bytes(x.add(at)));
                 }
@@ -175,7 +176,7 @@ impl FewTokens<'_> {
             let (scale, sum) = (weights.scales()[self.first + r], weights.sums()[self.first + r]);
             for (m, acc) in acc.into_iter().enumerate() {
                 let token = t + m;
-                let off = x.sums()[token].wrapping_mul(128).wrapping_add(x.zeros()[token].wrapping_mul(sum));
+                let off = x.sums()[token].wrapping_mul(128 - S::OFF).wrapping_add(x.zeros()[token].wrapping_mul(sum));
                 let n = S::sum_i(acc).wrapping_sub(off);
                 *self.y.at(token * self.ldy + self.column + r) = n as f32 * (x.scales()[token] * scale);
             }
@@ -234,7 +235,7 @@ impl ManyTokens<'_> {
         let (mut sums, mut zeros) = ([[0i32; PANEL]; NV], [[0i32; PANEL]; NV]);
         for t in 0..tokens {
             scales[t / PANEL][t % PANEL] = x.scales()[first_token + t];
-            sums[t / PANEL][t % PANEL] = x.sums()[first_token + t].wrapping_mul(128);
+            sums[t / PANEL][t % PANEL] = x.sums()[first_token + t].wrapping_mul(128 - S::OFF);
             zeros[t / PANEL][t % PANEL] = x.zeros()[first_token + t];
         }
         let words = x.cols().div_ceil(4);
@@ -249,7 +250,7 @@ impl ManyTokens<'_> {
                 for k in 0..words {
                     let x: [S::B; NV] = std::array::from_fn(|v| S::bytes(panels.add(v * self.panel_len + 64 * k)));
                     for (w, acc) in w.iter().zip(&mut acc) {
-                        let w = S::word(w.add(4 * k));
+                        let w = S::centered(S::word(w.add(4 * k)));
                         for v in 0..NV {
                             acc[v] = S::dot(acc[v], w, x[v]);
                         }

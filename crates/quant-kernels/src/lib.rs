@@ -1,7 +1,7 @@
 //! CPU products of f32 activations with packed low-bit weights, attention over f32 keys and values, and the small functions between them.
 //!
 //! Weights are read in place, from bytes at any alignment. Each kernel is written once over vectors of f32 and i32; which instruction set these are
-//! (AVX-512, AVX2, plain Rust) is chosen once at run time, by [`Isa::best`]. [`matmul`] rounds nothing but by f32 arithmetic: a weight has the exact value
+//! (AVX-512, AVX2, NEON, plain Rust) is chosen once at run time, by [`Isa::best`]. [`matmul`] rounds nothing but by f32 arithmetic: a weight has the exact value
 //! that `gguf_format::blocks::dequantize` or `quant_core::affine` gives it.
 //!
 //! Where speed matters more, [`matmul_rounded`] rounds the activations and multiplies integers. For int8 weights with int8 activations (W8A8) there is
@@ -30,6 +30,8 @@ mod elementwise;
 mod encoding;
 mod error;
 mod gemm;
+#[cfg(target_arch = "aarch64")]
+mod half_float;
 mod int8_activations;
 mod int8_matmul;
 mod int8_weights;

@@ -39,7 +39,7 @@ pub fn matmul_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y
 
 /// As [`matmul`], with the activations rounded to integers, which are multiplied with the codes of the weights: the quick way.
 ///
-/// Each 32 columns of a token are divided by a scale and rounded to nearest, ties to even. With up to 3 tokens (8 without VNNI) the scale is
+/// Each 32 columns of a token are divided by a scale and rounded to nearest, ties to even. With up to 3 tokens (8 without VNNI or dotprod) the scale is
 /// `max|x| / 16256`: reading the weights takes longer than multiplying, and next to nothing is lost. With more it is `max|x| / 127`, as ggml has it
 /// for weights in blocks of 32. Columns whose largest magnitude is below 1e-34 count as zeros; a value that is not finite makes the token's results
 /// not finite.
@@ -48,7 +48,8 @@ pub fn matmul_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y
 /// points, `1e-6 Σ (|scale · code · x'| + |min · x'|)`.
 ///
 /// Weights are multiplied as [`matmul`] does it if they have no integer kernels ([`is_integer`](crate::is_integer)), and if this machine does that as
-/// quickly: with few tokens codes of 8 bits; with many, without VNNI, those and scales for each 16 columns; without AVX2 all.
+/// quickly: with few tokens codes of 8 bits (not with dotprod); with many, without VNNI or dotprod, those and scales for each 16 columns, on NEON all;
+/// without AVX2 or NEON all.
 ///
 /// # Errors
 /// As [`matmul`].
@@ -80,7 +81,12 @@ impl Rounding {
         // A token's product with codes of a byte takes as long in f32.
         let quick = |eight_bits: bool, wide: bool, sub: usize| match isa {
             Isa::Portable => false,
-            _ if many => isa.has_vnni() || !wide && sub == 32,
+            // By count of instructions, not measured: `sdot` makes 16 products of bytes, and without it 16 take four operations, as in f32.
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon if many => false,
+            _ if many => isa.has_dot() || !wide && sub == 32,
             _ => !eight_bits,
         };
         match self {
@@ -91,7 +97,7 @@ impl Rounding {
     }
 }
 
-/// With VNNI more tokens than these take less time side by side.
+/// With VNNI or dotprod more tokens than these take less time side by side.
 pub(crate) const FEW_ROUNDED: usize = 3;
 
 fn product(
@@ -120,7 +126,7 @@ fn product(
         return Ok(());
     }
     let all_rounded = weights.iter().all(|w| rounding.applies(isa, w.ty, true));
-    if tokens <= if all_rounded && isa.has_vnni() { FEW_ROUNDED } else { MAX_TOKENS } {
+    if tokens <= if all_rounded && isa.has_dot() { FEW_ROUNDED } else { MAX_TOKENS } {
         few_tokens(isa, rounding, x, tokens, cols, weights, y, ldy)
     } else {
         many_tokens(isa, rounding, x, tokens, cols, weights, y, ldy)

@@ -13,6 +13,13 @@ pub(crate) fn prefetch(p: *const u8, len: usize) {
         // SAFETY: part of every x86-64; an address that is not mapped is ignored.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(AHEAD + line).cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    for line in (0..len).step_by(64) {
+        // SAFETY: part of every aarch64; an address that is not mapped is ignored.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) p.wrapping_add(AHEAD + line), options(readonly, nostack, preserves_flags));
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = (p, len);
 }

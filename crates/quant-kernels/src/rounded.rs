@@ -262,13 +262,10 @@ impl IntegerOp for Width {
 
     #[inline(always)]
     fn run<S: Lanes>(self) -> usize {
-        // A token takes a tenth more time in a tile of four.
+        // A token takes a tenth more time in the narrow tile.
         let time = |width: usize, each: usize| self.tokens.div_ceil(width) * width * each;
-        match S::MANY_REGISTERS {
-            true if time(4, 11) < time(6, 10) => 4,
-            true => 6,
-            false => 2,
-        }
+        let (narrow, wide) = S::WIDTHS;
+        if time(narrow, 11) < time(wide, 10) { narrow } else { wide }
     }
 }
 

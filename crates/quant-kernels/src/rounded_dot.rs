@@ -93,8 +93,13 @@ unsafe fn unit<S: Lanes, Q: Quants>(w: *const u8, u: usize, x: RoundedRow, mut a
         }
         for j in 0..Q::LEN / 64 {
             let at = u * Q::LEN + 64 * j;
-            let n = if Q::MINS { S::splat_i(0) } else { S::shr_i(S::load_i(x.sums.add(at / 4)), 7 - Q::ZERO.ilog2()) };
-            let n = S::dot_16(n, Q::codes::<S>(w, j), x.codes.add(2 * at));
+            let n = match Q::rest::<S>() {
+                0 => S::splat_i(0),
+                rest @ 1.. => S::shr_i(S::load_i(x.sums.add(at / 4)), 7 - rest.ilog2()),
+                // -128.
+                _ => S::sub_i(S::splat_i(0), S::load_i(x.sums.add(at / 4))),
+            };
+            let n = S::dot_16(n, Q::factor::<S>(Q::codes::<S>(w, j)), x.codes.add(2 * at));
             let factor = if Q::SUB == 16 { S::fours(factors, j) } else { S::eights(factors, j) };
             acc = S::fma(S::float(n), factor, acc);
         }

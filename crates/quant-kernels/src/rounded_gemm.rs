@@ -6,8 +6,8 @@
 //! No closures in the inner loops: they are functions of their own, and not all would be compiled for the instruction set of their caller.
 
 use crate::dispatch::{IntegerOp, Isa};
-use crate::interleaved::few::store;
-use crate::interleaved::kinds::{Kind, ROWS, codes, whole_factors};
+use crate::interleaved::few::{factor, store};
+use crate::interleaved::kinds::{Kind, ROWS, whole_factors};
 use crate::interleaved::pack::{Codes, sixty_four};
 use crate::lanes::Lanes;
 use crate::quants::Quants;
@@ -35,7 +35,7 @@ struct Line([u8; 64]);
 #[repr(align(64))]
 struct Values([f32; ROWS]);
 
-/// Rows of weights as bytes, with their scales and mins, 16 rows a panel.
+/// Rows of weights as bytes ([`Quants::factor`]), with their scales and mins, 16 rows a panel.
 #[derive(Default)]
 pub(crate) struct Unpacked {
     /// `[panels][cols / 4]`.
@@ -75,14 +75,14 @@ impl Unpacked {
     }
 }
 
-/// The codes that are multiplied.
+/// The codes that are multiplied, as the products take them.
 struct Own<Q>(PhantomData<Q>);
 
 impl<Q: Quants> Codes for Own<Q> {
     #[inline(always)]
     unsafe fn of<S: Lanes>(unit: *const u8, j: usize) -> S::B {
         // SAFETY: the caller's.
-        unsafe { Q::codes::<S>(unit, j) }
+        unsafe { Q::factor::<S>(Q::codes::<S>(unit, j)) }
     }
 }
 
@@ -165,14 +165,14 @@ impl<K: Kind> IntegerOp for FromPanels<'_, K> {
                 for b in 0..K::COLS / 32 {
                     // Unrolled: shifts and masks of the codes are constants.
                     let to = codes_at.add(64 * (u * per_unit + 8 * b));
-                    S::store_bytes(to, codes::<S, K>(unit, b, 0));
-                    S::store_bytes(to.add(64), codes::<S, K>(unit, b, 1));
-                    S::store_bytes(to.add(128), codes::<S, K>(unit, b, 2));
-                    S::store_bytes(to.add(192), codes::<S, K>(unit, b, 3));
-                    S::store_bytes(to.add(256), codes::<S, K>(unit, b, 4));
-                    S::store_bytes(to.add(320), codes::<S, K>(unit, b, 5));
-                    S::store_bytes(to.add(384), codes::<S, K>(unit, b, 6));
-                    S::store_bytes(to.add(448), codes::<S, K>(unit, b, 7));
+                    S::store_bytes(to, factor::<S, K>(unit, b, 0));
+                    S::store_bytes(to.add(64), factor::<S, K>(unit, b, 1));
+                    S::store_bytes(to.add(128), factor::<S, K>(unit, b, 2));
+                    S::store_bytes(to.add(192), factor::<S, K>(unit, b, 3));
+                    S::store_bytes(to.add(256), factor::<S, K>(unit, b, 4));
+                    S::store_bytes(to.add(320), factor::<S, K>(unit, b, 5));
+                    S::store_bytes(to.add(384), factor::<S, K>(unit, b, 6));
+                    S::store_bytes(to.add(448), factor::<S, K>(unit, b, 7));
                 }
                 for s in 0..subs {
                     let (scales, mins) = whole_factors::<S, K>(unit, s);
@@ -228,10 +228,10 @@ impl<const SUB: usize, const MINS: bool, const WIDE: bool> IntegerOp for Product
                 // SAFETY: the asserted lengths; the maker of this value owns the places of y; the instruction set is the caller's.
                 p += unsafe {
                     match (x.width(), w.panels - p) {
-                        _ if !S::MANY_REGISTERS => self.tile::<S, 1, 2>(p, first),
-                        (6, 2..) => self.tile::<S, 2, 6>(p, first),
-                        (6, _) => self.tile::<S, 1, 6>(p, first),
-                        (_, 2..) => self.tile::<S, 2, 4>(p, first),
+                        (w, _) if S::WIDTHS.1 == 2 || S::WIDTHS.0 == 2 && w == 2 => self.tile::<S, 1, 2>(p, first),
+                        (6, 2..) if S::WIDTHS.1 == 6 => self.tile::<S, 2, 6>(p, first),
+                        (6, _) if S::WIDTHS.1 == 6 => self.tile::<S, 1, 6>(p, first),
+                        (_, 2..) if S::WIDTHS.0 == 4 => self.tile::<S, 2, 4>(p, first),
                         _ => self.tile::<S, 1, 4>(p, first),
                     }
                 };
@@ -251,6 +251,8 @@ impl<const SUB: usize, const MINS: bool, const WIDE: bool> Product<'_, SUB, MINS
         let RoundedGemm { w, rows, x, y, ldy } = self.0;
         let Tile { codes, scales, sums, scaled_sums } = x.tile(first, SUB);
         let shift = if MINS { 0 } else { self.1.ilog2() };
+        // Already taken from the codes.
+        let off = if WIDE { S::OFF } else { 0 };
         let Unpacked { steps, subs, .. } = *w;
         // SAFETY: the caller's.
         unsafe {
@@ -260,9 +262,13 @@ impl<const SUB: usize, const MINS: bool, const WIDE: bool> Product<'_, SUB, MINS
             let mut acc = [[S::splat(0.0); T]; R];
             for b in 0..subs {
                 let mut n = [[S::splat_i(0); T]; R];
-                if !MINS {
+                if !MINS || off > 0 {
                     for t in 0..T {
-                        let start = S::shl_i(S::splat_i(*sums.add(b * T + t)), shift);
+                        let sum = *sums.add(b * T + t);
+                        let start = match off {
+                            0 => S::shl_i(S::splat_i(sum), shift),
+                            _ => S::splat_i(sum * (self.1 - off)),
+                        };
                         for n in &mut n {
                             n[t] = start;
                         }

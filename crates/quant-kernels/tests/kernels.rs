@@ -8,6 +8,20 @@ use quant_kernels::{
     matmul_interleaved_with, matmul_rounded, matmul_rounded_with, matmul_with, rms_norm, rope, silu_mul_with,
 };
 
+/// What the processor has is found.
+#[test]
+fn instruction_sets() {
+    let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    println!("instruction sets: {names:?}");
+    assert_eq!(Isa::best().name(), names[0]);
+    assert_eq!(names.last(), Some(&"portable"));
+    #[cfg(target_arch = "aarch64")]
+    match std::arch::is_aarch64_feature_detected!("dotprod") {
+        true => assert_eq!(names, ["neondot", "neon", "portable"]),
+        false => assert_eq!(names, ["neon", "portable"]),
+    }
+}
+
 /// FP8 weights: every code, and products of rows of any length.
 #[test]
 fn e4m3() {
@@ -509,8 +523,12 @@ fn check_rounded(name: &str, weights: &[Matrix<'_>], dense: &[f64], slack: &[f64
         x.iter_mut().enumerate().for_each(|(i, v)| *v *= [1.0, 30.0, 0.01, 0.0][i / 32 % 4]);
         let grids = [16256.0, 127.0].map(|largest| on_grid(&x, largest));
         for isa in Isa::available() {
-            // With VNNI up to 3 tokens have codes of 16 bits, else up to 8; side by side up to 3.
-            let few = if isa.name() == "avxvnni" || isa.name() == "avx512" && vnni() { 3 } else { 8 };
+            // With VNNI or dotprod up to 3 tokens have codes of 16 bits, else up to 8; side by side up to 3.
+            let few = match isa.name() {
+                "avxvnni" | "neondot" => 3,
+                "avx512" if vnni() => 3,
+                _ => 8,
+            };
             for (few, interleaved) in [(few, false), (3, true)] {
                 let grid = &grids[usize::from(tokens > few)];
                 let mut y = vec![f32::NAN; tokens * rows];

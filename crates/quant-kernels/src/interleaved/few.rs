@@ -120,9 +120,9 @@ unsafe fn block<S: Lanes, K: Kind, const M: usize>(
         for h in 0..32 / sub {
             let i = at * (32 / sub) + h;
             let mut n = [[S::splat_i(0); 2]; M];
-            if !K::Source::MINS {
+            if K::Source::rest::<S>() != 0 {
                 for (n, x) in n.iter_mut().zip(x) {
-                    n[0] = S::splat_i(-*x.totals.add(i) * K::Source::ZERO);
+                    n[0] = S::splat_i(-*x.totals.add(i) * K::Source::rest::<S>());
                 }
             }
             if h == 0 {
@@ -149,6 +149,16 @@ unsafe fn block<S: Lanes, K: Kind, const M: usize>(
     acc
 }
 
+/// Columns `32 b + 4 k ..` of a unit as the products take them.
+///
+/// # Safety
+/// As [`codes`].
+#[inline(always)]
+pub(crate) unsafe fn factor<S: Lanes, K: Kind>(unit: *const u8, b: usize, k: usize) -> S::B {
+    // SAFETY: the caller's.
+    unsafe { K::Source::factor::<S>(codes::<S, K>(unit, b, k)) }
+}
+
 /// `n` plus the products of steps `FIRST` to `FIRST + 3` of a block of 32 columns, unrolled: shifts and masks of the codes are constants.
 ///
 /// # Safety
@@ -164,10 +174,10 @@ unsafe fn four_steps<S: Lanes, K: Kind, const M: usize, const FIRST: usize>(
     let column = at / 2 * 128 + at % 2 * 32;
     // SAFETY: the caller's.
     unsafe {
-        n = step::<S, M>(codes::<S, K>(unit, b, FIRST), column + 4 * FIRST, x, n);
-        n = step::<S, M>(codes::<S, K>(unit, b, FIRST + 1), column + 4 * FIRST + 4, x, n);
-        n = step::<S, M>(codes::<S, K>(unit, b, FIRST + 2), column + 4 * FIRST + 8, x, n);
-        step::<S, M>(codes::<S, K>(unit, b, FIRST + 3), column + 4 * FIRST + 12, x, n)
+        n = step::<S, M>(factor::<S, K>(unit, b, FIRST), column + 4 * FIRST, x, n);
+        n = step::<S, M>(factor::<S, K>(unit, b, FIRST + 1), column + 4 * FIRST + 4, x, n);
+        n = step::<S, M>(factor::<S, K>(unit, b, FIRST + 2), column + 4 * FIRST + 8, x, n);
+        step::<S, M>(factor::<S, K>(unit, b, FIRST + 3), column + 4 * FIRST + 12, x, n)
     }
 }
 
@@ -230,8 +240,8 @@ impl<K: Kind> IntegerOp for FewTiles<'_, K> {
                 // SAFETY: whole panels; a tile that is there; the places of y belong to who made this value; the instruction set is the caller's.
                 unsafe {
                     match self.x.width() {
-                        6 if S::MANY_REGISTERS => self.products::<S, 6>(panel, p, first),
-                        _ if S::MANY_REGISTERS => self.products::<S, 4>(panel, p, first),
+                        6 if S::WIDTHS.1 == 6 => self.products::<S, 6>(panel, p, first),
+                        w if S::WIDTHS.0 == 4 || S::WIDTHS.1 == 4 && w == 4 => self.products::<S, 4>(panel, p, first),
                         _ => self.products::<S, 2>(panel, p, first),
                     }
                 }
@@ -282,9 +292,9 @@ unsafe fn tile_block<S: Lanes, K: Kind, const T: usize>(
         for h in 0..32 / sub {
             let i = (at * (32 / sub) + h) * T;
             let mut n = [S::splat_i(0); T];
-            if !K::Source::MINS {
+            if K::Source::rest::<S>() != 0 {
                 for (t, n) in n.iter_mut().enumerate() {
-                    *n = S::splat_i(*x.sums.add(i + t) * K::Source::ZERO);
+                    *n = S::splat_i(*x.sums.add(i + t) * K::Source::rest::<S>());
                 }
             }
             let codes_at = x.codes.add(32 * at * T);
@@ -320,10 +330,10 @@ unsafe fn tile_steps<S: Lanes, K: Kind, const T: usize, const FIRST: usize>(
 ) -> [S::I; T] {
     // SAFETY: the caller's.
     unsafe {
-        n = tile_step::<S, K, T>(codes::<S, K>(unit, b, FIRST), x.add(4 * T * FIRST), n);
-        n = tile_step::<S, K, T>(codes::<S, K>(unit, b, FIRST + 1), x.add(4 * T * (FIRST + 1)), n);
-        n = tile_step::<S, K, T>(codes::<S, K>(unit, b, FIRST + 2), x.add(4 * T * (FIRST + 2)), n);
-        tile_step::<S, K, T>(codes::<S, K>(unit, b, FIRST + 3), x.add(4 * T * (FIRST + 3)), n)
+        n = tile_step::<S, K, T>(factor::<S, K>(unit, b, FIRST), x.add(4 * T * FIRST), n);
+        n = tile_step::<S, K, T>(factor::<S, K>(unit, b, FIRST + 1), x.add(4 * T * (FIRST + 1)), n);
+        n = tile_step::<S, K, T>(factor::<S, K>(unit, b, FIRST + 2), x.add(4 * T * (FIRST + 2)), n);
+        tile_step::<S, K, T>(factor::<S, K>(unit, b, FIRST + 3), x.add(4 * T * (FIRST + 3)), n)
     }
 }
 

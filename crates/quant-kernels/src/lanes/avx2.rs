@@ -126,7 +126,9 @@ fn both<T: Copy, R>(a: [T; 2], b: [T; 2], f: impl Fn(T, T) -> R) -> [R; 2] {
 impl<D: Dot> Lanes for Lanes256<D> {
     const TILE: (usize, usize) = (4, 1);
     const MANY_REGISTERS: bool = false;
+    const WIDTHS: (usize, usize) = (2, 2);
     const WORDS: Words = D::WORDS;
+    const OFF: i32 = 0;
     type B = Pair;
     type I = Pair;
     type F = [__m256; 2];
@@ -231,6 +233,10 @@ impl<D: Dot> Lanes for Lanes256<D> {
     unsafe fn shr_i(x: Pair, by: u32) -> Pair {
         let by = unsafe { _mm256_set1_epi32(by as i32) };
         unsafe { [_mm256_srav_epi32(x[0], by), _mm256_srav_epi32(x[1], by)] }
+    }
+    #[inline(always)]
+    unsafe fn centered(u: Pair) -> Pair {
+        u
     }
     #[inline(always)]
     unsafe fn dot_7(acc: Pair, u: Pair, s: Pair) -> Pair {

@@ -4,12 +4,16 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::{Avx2Lanes, AvxVnniLanes, EvexVnniLanes};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{NeonDotLanes, NeonLanes};
 pub(crate) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use vnni::VnniLanes;
@@ -32,6 +36,8 @@ pub(crate) trait Lanes: Copy + 'static {
     const TILE: (usize, usize);
     /// True if there are registers for tiles of 12 vectors and as many sums.
     const MANY_REGISTERS: bool;
+    /// How many tokens with rounded activations lie side by side in a tile: a few, or as many as the registers hold.
+    const WIDTHS: (usize, usize);
     /// 64 bytes.
     type B: Copy;
     /// 16 i32.
@@ -54,7 +60,7 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn and_b(a: Self::B, b: Self::B) -> Self::B;
     unsafe fn or_b(a: Self::B, b: Self::B) -> Self::B;
     unsafe fn xor_b(a: Self::B, b: Self::B) -> Self::B;
-    /// Each little-endian u32 of quarter i shifted right by `by[i]`: bits come in from the byte above.
+    /// Each byte of quarter i shifted right by `by[i]`, at most 7. What comes in above is zeros or bits of the next byte: who calls masks it.
     unsafe fn shr_b(x: Self::B, by: [u32; 4]) -> Self::B;
     /// As `shr_b`, to the left.
     unsafe fn shl_b(x: Self::B, by: u32) -> Self::B;
@@ -72,13 +78,17 @@ pub(crate) trait Lanes: Copy + 'static {
     /// Of signed values.
     unsafe fn shr_i(x: Self::I, by: u32) -> Self::I;
     unsafe fn sum_i(x: Self::I) -> i32;
-    /// Lane i of `acc`, plus the products of bytes `4 i .. 4 i + 4` of `u` (unsigned, any) and of `s` (signed, any). Exact.
+    /// What [`Lanes::centered`] takes from codes: 0, or 128 where both factors of a product are signed.
+    const OFF: i32;
+    /// Unsigned bytes as the products of codes of any size take them: less `OFF`.
+    unsafe fn centered(u: Self::B) -> Self::B;
+    /// Lane i of `acc`, plus the products of bytes `4 i .. 4 i + 4` of `u` ([`Lanes::centered`], any) and of `s` (signed, any). Exact.
     unsafe fn dot(acc: Self::I, u: Self::B, s: Self::B) -> Self::I;
-    /// As `dot`, for `u` below 128.
+    /// As `dot`, for `u` below 128, not centered.
     unsafe fn dot_7(acc: Self::I, u: Self::B, s: Self::B) -> Self::I;
     /// How [`Lanes::dot_16`] wants its second factor.
     const WORDS: Words;
-    /// As `dot`, with 64 codes of 16 bits, -16256 to 16256, at `x`.
+    /// As `dot`, with 64 codes of 16 bits, -16256 to 16256, at `x`; `u` is centered, or below 128 and not.
     unsafe fn dot_16(acc: Self::I, u: Self::B, x: *const u8) -> Self::I;
     /// As `dot_16`, with the same four codes for each lane: those at `x` in such an array of 64. The two sums are put together by `join`.
     unsafe fn dot_words(acc: [Self::I; 2], u: Self::B, x: *const u8) -> [Self::I; 2];

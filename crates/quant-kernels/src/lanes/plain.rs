@@ -13,7 +13,9 @@ pub(crate) struct Plain;
 impl Lanes for Plain {
     const TILE: (usize, usize) = (2, 1);
     const MANY_REGISTERS: bool = false;
+    const WIDTHS: (usize, usize) = (2, 2);
     const WORDS: Words = Words::EvenOdd;
+    const OFF: i32 = 0;
     type B = [u8; 64];
     type I = [i32; 16];
     type F = [f32; 16];
@@ -109,6 +111,10 @@ impl Lanes for Plain {
     #[inline]
     unsafe fn shr_i(x: [i32; 16], by: u32) -> [i32; 16] {
         x.map(|x| x >> by)
+    }
+    #[inline]
+    unsafe fn centered(u: [u8; 64]) -> [u8; 64] {
+        u
     }
     #[inline]
     unsafe fn dot_7(acc: [i32; 16], u: [u8; 64], s: [u8; 64]) -> [i32; 16] {

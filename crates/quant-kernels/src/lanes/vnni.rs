@@ -12,7 +12,9 @@ pub(crate) struct VnniLanes;
 impl Lanes for VnniLanes {
     const TILE: (usize, usize) = (8, 3);
     const MANY_REGISTERS: bool = true;
+    const WIDTHS: (usize, usize) = (4, 6);
     const WORDS: Words = Words::Parts;
+    const OFF: i32 = 0;
     type B = __m512i;
     type I = __m512i;
     type F = __m512;
@@ -113,6 +115,10 @@ impl Lanes for VnniLanes {
     #[inline(always)]
     unsafe fn shr_i(x: __m512i, by: u32) -> __m512i {
         unsafe { _mm512_srav_epi32(x, _mm512_set1_epi32(by as i32)) }
+    }
+    #[inline(always)]
+    unsafe fn centered(u: __m512i) -> __m512i {
+        u
     }
     #[inline(always)]
     unsafe fn dot_7(acc: __m512i, u: __m512i, s: __m512i) -> __m512i {

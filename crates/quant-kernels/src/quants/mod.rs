@@ -39,6 +39,22 @@ pub(crate) trait Quants {
     /// # Safety
     /// `BYTES` bytes at `unit`; the instruction set of `S`.
     unsafe fn scales<S: Lanes>(unit: *const u8) -> (S::F, S::F);
+
+    /// Codes as the products take them.
+    ///
+    /// # Safety
+    /// The instruction set of `S`.
+    #[inline(always)]
+    unsafe fn factor<S: Lanes>(codes: S::B) -> S::B {
+        // SAFETY: the caller's.
+        if Self::WIDE { unsafe { S::centered(codes) } } else { codes }
+    }
+
+    /// What is still to be taken from each code that [`Quants::factor`] gave: a power of two, 0, or -128.
+    #[inline(always)]
+    fn rest<S: Lanes>() -> i32 {
+        if Self::WIDE { Self::ZERO - S::OFF } else { Self::ZERO }
+    }
 }
 
 /// Calls `$body` with `$Q` bound to the [`Quants`] of an encoding; `None` for one that has none.
