@@ -104,7 +104,7 @@ pub(crate) unsafe fn int_keys<S: Simd, const R: usize, const BITS: usize, const 
     let (low_stride, high_stride) = region.strides(*code);
     // SAFETY: the caller's.
     unsafe {
-        let table = S::table(code.table.as_ptr());
+        let table = S::table(code.table.map(|n| n ^ S::OFF as u8).as_ptr());
         let p = bytes.as_ptr();
         let part = code.part() / 4;
         let mut next = next.cut(tiles * groups);
@@ -127,7 +127,7 @@ pub(crate) unsafe fn int_keys<S: Simd, const R: usize, const BITS: usize, const 
                         S::grids::<{ GRID_BITS[1] }>(scales)
                     };
                     let sums_of = |r: usize| *q.sums.get_unchecked(r * q.parts + unit);
-                    let mut sums: [S::A; R] = std::array::from_fn(|r| S::sums(sums_of(r).wrapping_mul(-128)));
+                    let mut sums: [S::A; R] = std::array::from_fn(|r| S::sums(sums_of(r).wrapping_mul(S::OFF - 128)));
                     macro_rules! add_four {
                         ($offset:expr) => {
                             let codes = four::<S, BITS, $offset>(low, high, at);
@@ -135,9 +135,8 @@ pub(crate) unsafe fn int_keys<S: Simd, const R: usize, const BITS: usize, const 
                                 if GRIDS {
                                     c = S::or(c, grid);
                                 }
-                                if BITS != 8 {
-                                    c = S::lookup(table, c);
-                                }
+                                // A table has its numbers centered.
+                                c = if BITS == 8 { S::centered(c) } else { S::lookup(table, c) };
                                 for (r, sum) in sums.iter_mut().enumerate() {
                                     *sum = S::dot(*sum, c, q.factors.as_ptr().add(r * quads + at + j));
                                 }

@@ -4,7 +4,7 @@ use super::keys::{Floats, Next, STRIDE, four};
 use crate::encode::MAX_CHANNELS;
 use crate::grids::GRID_BITS;
 use crate::layout::{IntCode, Region};
-use crate::simd::{FACTOR_MAX, Simd, WEIGHT_MAX};
+use crate::simd::{FACTOR_MAX, Simd};
 
 /// Rows of sums, `row_len` apart.
 #[derive(Clone, Copy)]
@@ -93,9 +93,8 @@ pub(crate) unsafe fn int_values<S: Simd, const R: usize, const BITS: usize, cons
     // SAFETY: the caller's.
     unsafe {
         let mut numbers = code.table;
-        if POSITIVE {
-            numbers.iter_mut().for_each(|n| *n ^= 0x80);
-        }
+        let off = if POSITIVE { 0x80 } else { S::OFF as u8 };
+        numbers.iter_mut().for_each(|n| *n ^= off);
         let table = S::table(numbers.as_ptr());
         let p = bytes.as_ptr();
         let zero = [S::splat(0.0); TILES];
@@ -108,7 +107,7 @@ pub(crate) unsafe fn int_values<S: Simd, const R: usize, const BITS: usize, cons
                     *most = S::max(*most, S::max(a, b));
                 }
             }
-            prepared = Weights::new(weights, tiles, &most, WEIGHT_MAX);
+            prepared = Weights::new(weights, tiles, &most, S::WEIGHT_MAX);
         }
         for g in 0..groups {
             let scales = p.add(region.scale_at(g, 0));
@@ -145,7 +144,7 @@ pub(crate) unsafe fn int_values<S: Simd, const R: usize, const BITS: usize, cons
                             S::weights(x, to);
                         } else {
                             // Wraps only where a scale was not finite.
-                            starts[r] = starts[r].wrapping_sub(S::quads(x, to).wrapping_mul(128));
+                            starts[r] = starts[r].wrapping_sub(S::quads(x, to).wrapping_mul(128 - S::OFF));
                         }
                     }
                 }
@@ -239,8 +238,8 @@ impl<const R: usize> Inputs<'_, R> {
                             }
                             if BITS != 8 {
                                 codes[j] = S::lookup(table, codes[j]);
-                            } else if POSITIVE {
-                                codes[j] = S::signed(codes[j]);
+                            } else {
+                                codes[j] = if POSITIVE { S::signed(codes[j]) } else { S::centered(codes[j]) };
                             }
                         }
                         for r in 0..R {

@@ -75,6 +75,8 @@ unsafe fn put_whole(x: I2, p: *mut u8) {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     const ROWS: usize = 4;
+    const WEIGHT_MAX: f32 = 32767.0;
+    const OFF: i32 = 0;
     fn isa() -> Isa {
         Isa::Avx2
     }
@@ -138,6 +140,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn sums(x: i32) -> I2 {
         unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn centered(c: I2) -> I2 {
+        c
     }
     #[inline(always)]
     unsafe fn dot(a: I2, c: I2, p: *const u64) -> I2 {

@@ -38,6 +38,8 @@ unsafe fn apart<const N: usize>(a: __m512, b: __m512) -> (__m512, __m512) {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     const ROWS: usize = 8;
+    const WEIGHT_MAX: f32 = 32767.0;
+    const OFF: i32 = 0;
     fn isa() -> Isa {
         Isa::Avx512
     }
@@ -90,6 +92,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn sums(x: i32) -> Self::A {
         unsafe { (_mm512_setzero_si512(), _mm512_set1_epi32(x)) }
+    }
+    #[inline(always)]
+    unsafe fn centered(c: __m512i) -> __m512i {
+        c
     }
     #[inline(always)]
     unsafe fn dot(a: Self::A, c: __m512i, p: *const u64) -> Self::A {

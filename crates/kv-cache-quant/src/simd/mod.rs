@@ -7,6 +7,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use crate::grids::{CELLS, Grid};
@@ -18,9 +20,6 @@ use std::sync::OnceLock;
 /// Sums may pass through numbers that do not fit in i32, for they wrap; the results fit, with 512 factors at most: `512 * 128 * 32512 < 2^31`.
 pub(crate) const FACTOR_MAX: f32 = 32512.0;
 
-/// The largest weight: a factor without sign.
-pub(crate) const WEIGHT_MAX: f32 = 32767.0;
-
 /// Operations on 16 lanes.
 ///
 /// # Safety
@@ -28,6 +27,10 @@ pub(crate) const WEIGHT_MAX: f32 = 32767.0;
 pub(crate) trait Simd: Copy + 'static {
     /// Most rows of queries that a kernel takes at once, as registers allow.
     const ROWS: usize;
+    /// The largest weight: a factor without sign.
+    const WEIGHT_MAX: f32;
+    /// What [`Simd::centered`] takes from codes: 0, or 128 where both factors of a product have signs.
+    const OFF: i32;
     /// Its name at run time.
     fn isa() -> Isa;
     /// 64 codes, bytes.
@@ -57,13 +60,15 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// All sums `x`.
     unsafe fn sums(x: i32) -> Self::A;
-    /// Adds to each lane the product of its four codes, without sign, with the four factors that [`Simd::quads`] wrote at `p`.
+    /// Codes without sign as [`Simd::dot`] takes them: less `OFF`.
+    unsafe fn centered(c: Self::C) -> Self::C;
+    /// Adds to each lane the product of its four codes ([`Simd::centered`]) with the four factors that [`Simd::quads`] wrote at `p`.
     unsafe fn dot(a: Self::A, c: Self::C, p: *const u64) -> Self::A;
     /// The four bytes as numbers with a sign: less 128.
     unsafe fn signed(c: Self::C) -> Self::C;
     /// As [`Simd::dot`] with codes that have a sign, and the factors that [`Simd::weights`] wrote.
     unsafe fn dot_signed(a: Self::A, c: Self::C, p: *const u64) -> Self::A;
-    /// Rounds 16 values from 0 to `WEIGHT_MAX` to factors, four quads at `p`.
+    /// Rounds 16 values from 0 to [`Simd::WEIGHT_MAX`] to factors, four quads at `p`.
     unsafe fn weights(x: Self::F, p: *mut u64);
     /// The sums; they fit in i32.
     unsafe fn totals(a: Self::A) -> Self::F;
@@ -181,6 +186,12 @@ pub enum Isa {
     /// AVX2, FMA, F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// NEON with dotprod (ARMv8.2 and later).
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// Plain Rust.
     Portable,
 }
@@ -207,17 +218,29 @@ impl Isa {
                 list.push(Self::Avx2);
             }
         }
+        // The kernels read numbers as they lie in blocks: little endian.
+        #[cfg(target_arch = "aarch64")]
+        if cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("neon") {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                list.push(Self::NeonDot);
+            }
+            list.push(Self::Neon);
+        }
         list.push(Self::Portable);
         list
     }
 
-    /// `avx512`, `avx2`, `portable`.
+    /// `avx512`, `avx2`, `neondot`, `neon`, `portable`.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "neondot",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
             Self::Portable => "portable",
         }
     }
@@ -233,12 +256,20 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { run_avx2(op) },
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot | Self::Neon if !has(self) => op.run::<portable::Portable>(),
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => unsafe { run_neon_dot(op) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => unsafe { run_neon(op) },
             Self::Portable => op.run::<portable::Portable>(),
         }
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn has(isa: Isa) -> bool {
     static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
     AVAILABLE.get_or_init(Isa::available).contains(&isa)
@@ -262,6 +293,18 @@ fn run_avx512<O: Op>(op: O) -> O::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<O: Op>(op: O) -> O::Output {
     op.run::<avx2::Avx2>()
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+fn run_neon_dot<O: Op>(op: O) -> O::Output {
+    op.run::<neon::Neon<neon::Sdot>>()
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn run_neon<O: Op>(op: O) -> O::Output {
+    op.run::<neon::Neon<neon::Widened>>()
 }
 
 #[cfg(test)]
@@ -294,8 +337,13 @@ mod tests {
                 let sum = S::quads(S::load(values.as_ptr()), quads.as_mut_ptr());
                 push("sum of factors", S::splat(sum as f32));
                 let codes = S::codes(bytes.as_ptr());
-                push("dot", S::totals(S::dot(S::sums(-17), codes, &quads[2])));
-                let field = |from, bits, to| S::totals(S::dot(S::sums(3), S::field(codes, from, bits, to), &quads[0]));
+                // Of codes without sign, with a quad.
+                let dot = |start: i32, codes, quad: usize| {
+                    let sum: i32 = values[4 * quad..][..4].iter().map(|x| x.round_ties_even() as i32).sum();
+                    S::totals(S::dot(S::sums(start + S::OFF * sum), S::centered(codes), &quads[quad]))
+                };
+                push("dot", dot(-17, codes, 2));
+                let field = |from, bits, to| dot(3, S::field(codes, from, bits, to), 0);
                 push("low nibbles", field(0, 4, 0));
                 push("high nibbles", field(4, 4, 0));
                 push("two bits", field(4, 2, 0));
@@ -304,13 +352,13 @@ mod tests {
                 let low = S::field(codes, 0, 4, 0);
                 let index = S::or(low, S::grids::<15>(halves.as_ptr()));
                 let looked = S::lookup(S::table(table.as_ptr()), index);
-                push("lookup", S::totals(S::dot(S::sums(0), looked, &quads[3])));
+                push("lookup", dot(0, looked, 3));
                 let index = S::or(low, S::splat_quad(0x1000_1000));
                 let looked = S::lookup(S::table(table.as_ptr()), index);
-                push("lookup by quad", S::totals(S::dot(S::sums(0), looked, &quads[1])));
+                push("lookup by quad", dot(0, looked, 1));
                 push("halves", S::halves(halves.as_ptr()));
                 let looked = S::lookup(S::table(table.as_ptr()), S::or(low, S::grids::<5>(halves.as_ptr())));
-                push("lookup by another bit", S::totals(S::dot(S::sums(0), looked, &quads[3])));
+                push("lookup by another bit", dot(0, looked, 3));
                 let [first, second] = S::paired(halves.as_ptr());
                 push("first scale", first);
                 push("second scale", second);
@@ -348,7 +396,7 @@ mod tests {
                 push("bytes", S::small(stored.as_ptr(), 0, 8));
                 let mut fields = bytes.clone();
                 S::put_fields(fields.as_mut_ptr(), bytes[9..].as_ptr(), 1, 4, 20);
-                push("fields", S::totals(S::dot(S::sums(0), S::codes(fields.as_ptr()), &quads[0])));
+                push("fields", dot(0, S::codes(fields.as_ptr()), 0));
                 S::put_halves(S::mul(x, S::splat(1.0 / 3.0)), stored.as_mut_ptr());
                 push("stored halves", S::halves(stored.as_ptr()));
                 push("largest", S::splat(S::largest(S::load(values.as_ptr()))));
@@ -375,6 +423,51 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_the_processor_has_is_found() {
+        let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+        println!("instruction sets: {names:?}");
+        assert_eq!((Isa::best().name(), names.last()), (names[0], Some(&"portable")));
+        #[cfg(target_arch = "aarch64")]
+        match std::arch::is_aarch64_feature_detected!("dotprod") {
+            true => assert_eq!(names, ["neondot", "neon", "portable"]),
+            false => assert_eq!(names, ["neon", "portable"]),
+        }
+    }
+
+    /// Products of the largest factors with the smallest and the largest codes, each as a multiple of its factor.
+    #[test]
+    fn the_largest_factors() {
+        struct Largest;
+        impl Op for Largest {
+            type Output = Vec<f32>;
+            #[inline(always)]
+            fn run<S: Simd>(self) -> Vec<f32> {
+                let mut quads = [0; 4];
+                let mut out = Vec::new();
+                // SAFETY: `Isa::run` has the instruction set; four quads are there.
+                unsafe {
+                    for code in [0, u32::MAX] {
+                        let codes = S::splat_quad(code);
+                        S::weights(S::splat(S::WEIGHT_MAX), quads.as_mut_ptr());
+                        let sum = S::totals(S::dot_signed(S::sums(0), S::signed(codes), &quads[3]));
+                        out.push(S::largest(sum) / S::WEIGHT_MAX);
+                        for factor in [FACTOR_MAX, -FACTOR_MAX] {
+                            let sum = S::quads(S::splat(factor), quads.as_mut_ptr());
+                            assert_eq!(sum, 16 * factor as i32);
+                            let start = S::sums(sum / 4 * S::OFF);
+                            out.push(S::largest(S::totals(S::dot(start, S::centered(codes), &quads[2]))) / factor);
+                        }
+                    }
+                }
+                out
+            }
+        }
+        for isa in Isa::available() {
+            assert_eq!(isa.run(Largest), [-512.0, 0.0, 0.0, 508.0, 1020.0, 1020.0], "{}", isa.name());
         }
     }
 

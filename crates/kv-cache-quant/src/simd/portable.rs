@@ -33,6 +33,8 @@ unsafe fn half_bits(p: *const u8) -> [u16; 16] {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Portable {
     const ROWS: usize = 1;
+    const WEIGHT_MAX: f32 = 32767.0;
+    const OFF: i32 = 0;
     fn isa() -> Isa {
         Isa::Portable
     }
@@ -75,6 +77,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn sums(x: i32) -> [i32; 16] {
         [x; 16]
+    }
+    #[inline(always)]
+    unsafe fn centered(c: [u8; 64]) -> [u8; 64] {
+        c
     }
     #[inline(always)]
     unsafe fn dot(mut a: [i32; 16], c: [u8; 64], p: *const u64) -> [i32; 16] {
