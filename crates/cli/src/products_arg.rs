@@ -6,7 +6,7 @@ use quant_runtime::{Checkpoint, Model};
 /// What the products with packed weights read.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ProductsArg {
-    /// Rounded to integers: 8 bits in blocks of 32 for a prompt, 15 bits for single tokens. The quick way.
+    /// Rounded to integers: 8 bits in blocks of 32 for a prompt, 15 bits for single tokens (binary16 for weights that are floats). The quick way.
     #[default]
     Int8,
     /// As they are.

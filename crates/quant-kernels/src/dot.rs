@@ -5,20 +5,67 @@ use crate::dispatch::Op;
 use crate::matrix::tail;
 use crate::prefetch::prefetch;
 use crate::simd::Simd;
+use half::f16;
 use std::marker::PhantomData;
 
 /// Tokens for which this way is taken; more go to [`crate::gemm`].
 pub(crate) const MAX_TOKENS: usize = 8;
 
-/// `y[t * ldy + r] = w[r] . x[t]` for `rows` rows and `M` tokens.
-pub(crate) struct DotRows<B, const M: usize> {
+/// What activations are read from.
+pub(crate) trait Input {
+    /// A number.
+    type Number: Copy;
+    /// `LANES` of them.
+    ///
+    /// # Safety
+    /// The instruction set of `S`; the numbers at `p`.
+    unsafe fn read<S: Simd>(p: *const Self::Number) -> S::F;
+    /// One of them.
+    fn value(number: Self::Number) -> f32;
+}
+
+/// As they are.
+pub(crate) struct Exact;
+
+impl Input for Exact {
+    type Number = f32;
+    #[inline(always)]
+    unsafe fn read<S: Simd>(p: *const f32) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::load(p) }
+    }
+    #[inline(always)]
+    fn value(number: f32) -> f32 {
+        number
+    }
+}
+
+/// Binary16: half as many bytes for the first-level cache to hold beside the weights that pass through it.
+pub(crate) struct Half;
+
+impl Input for Half {
+    type Number = u16;
+    #[inline(always)]
+    unsafe fn read<S: Simd>(p: *const u16) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::halves(p.cast()) }
+    }
+    #[inline(always)]
+    fn value(number: u16) -> f32 {
+        f16::from_bits(u16::from_le(number)).to_f32()
+    }
+}
+
+/// `y[t * ldy + r] = units[t] * w[r] . x[t]` for `rows` rows and `M` tokens.
+pub(crate) struct DotRows<B, X: Input, const M: usize> {
     /// `rows` rows of `row_bytes` bytes.
     pub(crate) w: *const u8,
     pub(crate) row_bytes: usize,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// M rows of `cols` values.
-    pub(crate) x: *const f32,
+    /// M rows of `cols` numbers.
+    pub(crate) x: *const X::Number,
+    pub(crate) units: [f32; M],
     pub(crate) y: *mut f32,
     pub(crate) ldy: usize,
     pub(crate) block: PhantomData<B>,
@@ -28,27 +75,29 @@ pub(crate) struct DotRows<B, const M: usize> {
 const WAYS: usize = 4;
 
 /// Multiplies with M rows of activations. The first vector goes to sum FIRST, the next to the one behind it; USED of them are used.
-struct Multiply<S: Simd, const M: usize, const FIRST: usize, const USED: usize> {
-    x: *const f32,
+struct Multiply<S: Simd, X: Input, const M: usize, const FIRST: usize, const USED: usize> {
+    x: *const X::Number,
     stride: usize,
     sums: [[S::F; WAYS]; M],
 }
 
-impl<S: Simd, const M: usize, const FIRST: usize, const USED: usize> Sink<S> for Multiply<S, M, FIRST, USED> {
+impl<S: Simd, X: Input, const M: usize, const FIRST: usize, const USED: usize> Sink<S>
+    for Multiply<S, X, M, FIRST, USED>
+{
     #[inline(always)]
     unsafe fn put(&mut self, at: usize, values: S::F) {
         // SAFETY: the caller keeps `at` within the row.
         unsafe {
             let which = (FIRST + at / S::LANES) % USED;
             for t in 0..M {
-                let x = S::load(self.x.add(t * self.stride + at));
+                let x = X::read::<S>(self.x.add(t * self.stride + at));
                 self.sums[t][which] = S::fma(values, x, self.sums[t][which]);
             }
         }
     }
 }
 
-impl<B: Block, const M: usize> Op for DotRows<B, M> {
+impl<B: Block, X: Input, const M: usize> Op for DotRows<B, X, M> {
     type Output = ();
 
     #[inline(always)]
@@ -81,16 +130,16 @@ impl<B: Block, const M: usize> Op for DotRows<B, M> {
                 for (t, sums) in sums.iter().enumerate() {
                     let mut y = S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
                     for (i, w) in last.iter().enumerate().take(rest) {
-                        y += w * *self.x.add(t * self.cols + blocks * B::LEN + i);
+                        y += w * X::value(*self.x.add(t * self.cols + blocks * B::LEN + i));
                     }
-                    *self.y.add(t * self.ldy + r) = y;
+                    *self.y.add(t * self.ldy + r) = y * self.units[t];
                 }
             }
         }
     }
 }
 
-impl<B: Block, const M: usize> DotRows<B, M> {
+impl<B: Block, X: Input, const M: usize> DotRows<B, X, M> {
     /// `sums` plus the products of a block, from sum FIRST on.
     ///
     /// # Safety
@@ -98,7 +147,7 @@ impl<B: Block, const M: usize> DotRows<B, M> {
     #[inline(always)]
     unsafe fn block<S: Simd, const FIRST: usize>(
         row: *const u8,
-        x: *const f32,
+        x: *const X::Number,
         stride: usize,
         b: usize,
         sums: [[S::F; WAYS]; M],
@@ -107,11 +156,11 @@ impl<B: Block, const M: usize> DotRows<B, M> {
         unsafe {
             let (block, x) = (row.add(b * B::BYTES), x.add(b * B::LEN));
             if B::LEN <= 16 && M == 1 {
-                let mut sink = Multiply::<S, M, FIRST, WAYS> { x, stride, sums };
+                let mut sink = Multiply::<S, X, M, FIRST, WAYS> { x, stride, sums };
                 B::decode::<S>(block, 0, &mut sink);
                 sink.sums
             } else {
-                let mut sink = Multiply::<S, M, FIRST, 2> { x, stride, sums };
+                let mut sink = Multiply::<S, X, M, FIRST, 2> { x, stride, sums };
                 B::decode::<S>(block, 0, &mut sink);
                 sink.sums
             }

@@ -30,6 +30,7 @@ mod elementwise;
 mod encoding;
 mod error;
 mod gemm;
+mod half_activations;
 #[cfg(target_arch = "aarch64")]
 mod half_float;
 mod int8_activations;

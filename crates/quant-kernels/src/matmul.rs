@@ -1,10 +1,11 @@
 //! The product of activations with packed weights.
 
-use crate::codes::{Block, for_block_type};
+use crate::codes::{self, Block, for_block_type};
 use crate::dispatch::Isa;
-use crate::dot::{DotRows, MAX_TOKENS};
+use crate::dot::{DotRows, Exact, Half, Input, MAX_TOKENS};
 use crate::encoding::{Encoding, is_fast, is_integer};
 use crate::gemm::{GemmRows, MAX_ROWS, ROW_STEP, pack_panel, packed_len, scratch_len};
+use crate::half_activations::HalfRows;
 use crate::matrix::{Matrix, dequantize};
 use crate::micro::PANEL;
 use crate::quants::{Quants, for_quants};
@@ -47,7 +48,10 @@ pub fn matmul_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix<'_>], y
 /// With rounded activations `x'` a result differs from the exact sum of `w · x'` by less than `1e-6 Σ |w x'|`, or, where blocks have mins or zero
 /// points, `1e-6 Σ (|scale · code · x'| + |min · x'|)`.
 ///
-/// Weights are multiplied as [`matmul`] does it if they have no integer kernels ([`is_integer`](crate::is_integer)), and if this machine does that as
+/// With up to 8 tokens and weights that are floats (F32, F16, BF16, E4M3) activations are rounded to binary16, 11 bits, after a multiplication of each token's by
+/// a power of two that keeps them in its range: the memory that they take is what slows these products down.
+///
+/// Other weights are multiplied as [`matmul`] does it if they have no integer kernels ([`is_integer`](crate::is_integer)), and if this machine does that as
 /// quickly: with few tokens codes of 8 bits (not with dotprod); with many, without VNNI or dotprod, those and scales for each 16 columns, on NEON all;
 /// without AVX2 or NEON all.
 ///
@@ -94,6 +98,18 @@ impl Rounding {
             Self::Quicker => for_quants!(encoding, Q => quick(Q::BYTES > Q::LEN, Q::WIDE, Q::SUB)).unwrap_or(false),
             Self::Always => is_integer(encoding),
         }
+    }
+}
+
+impl Rounding {
+    /// True if a product of few tokens with this encoding takes binary16 activations.
+    fn halves(self, isa: Isa, encoding: Encoding) -> bool {
+        let floats = match encoding {
+            Encoding::Ggml(ty) => matches!(ty, GgmlType::F16 | GgmlType::BF16 | GgmlType::F32),
+            other => other == Encoding::E4M3,
+        };
+        // Plain Rust has no instruction for them; the kernels read both as little endian.
+        floats && self != Self::Never && isa != Isa::Portable && cfg!(target_endian = "little")
     }
 }
 
@@ -203,6 +219,7 @@ fn few_tokens(
     let y = Shared::new(y);
     let rounded =
         weights.iter().any(|w| rounding.applies(isa, w.ty, true)).then(|| RoundedRows::new(isa, x, tokens, cols));
+    let halves = weights.iter().any(|w| rounding.halves(isa, w.ty)).then(|| HalfRows::new(x, cols));
     let run = |task: &Task<'_>| {
         let ty = task.matrix.ty;
         if let Some(x) = rounded.as_ref().filter(|_| rounding.applies(isa, ty, false)) {
@@ -215,6 +232,22 @@ fn few_tokens(
             });
             return Ok(());
         }
+        if let Some(x) = halves.as_ref().filter(|_| rounding.halves(isa, ty)) {
+            let shape = Rows { w: task.bytes().as_ptr(), row_bytes: task.row_bytes, rows: task.rows, cols };
+            for_floats!(ty, B => {
+                let mut t = 0;
+                while t < tokens {
+                    let (values, units) = x.from(t);
+                    // SAFETY: whole rows of the task; `values` has the tokens from t on; the places of y are this task's alone.
+                    t += unsafe {
+                        let y = y.at(t * ldy + task.column);
+                        dot::<B, Half>(isa, shape, units, values.as_ptr().cast(), y, ldy)
+                    };
+                }
+            });
+            return Ok(());
+        }
+        let ones = [1.0; MAX_TOKENS];
         task.each_run(MAX_ROWS, isa, |ty, w, row_bytes, first, rows| {
             for_block_type!(ty, B => {
                 let mut t = 0;
@@ -224,7 +257,7 @@ fn few_tokens(
                     t += unsafe {
                         let y = y.at(t * ldy + task.column + first);
                         let shape = Rows { w, row_bytes, rows, cols };
-                        dot::<B>(isa, shape, tokens - t, x.as_ptr().add(t * cols), y, ldy)
+                        dot::<B, Exact>(isa, shape, &ones[..tokens - t], x.as_ptr().add(t * cols), y, ldy)
                     };
                 }
             });
@@ -284,27 +317,51 @@ impl Task<'_> {
     }
 }
 
-/// Multiplies with the first 4, 2 or 1 of `tokens` tokens and says with how many.
+/// Multiplies with the first 4, 2 or 1 of the tokens, which have these units, and says with how many.
 ///
 /// # Safety
-/// The rows that `shape` describes, `tokens * cols` values at `x`, their places at `y`.
-unsafe fn dot<B: Block>(isa: Isa, shape: Rows, tokens: usize, x: *const f32, y: *mut f32, ldy: usize) -> usize {
+/// The rows that `shape` describes, `units.len() * cols` numbers at `x`, their places at `y`.
+unsafe fn dot<B: Block, X: Input>(
+    isa: Isa,
+    shape: Rows,
+    units: &[f32],
+    x: *const X::Number,
+    y: *mut f32,
+    ldy: usize,
+) -> usize {
     let (Rows { w, row_bytes, rows, cols }, block) = (shape, PhantomData);
-    match tokens {
-        4.. => {
-            isa.run(DotRows::<B, 4> { w, row_bytes, rows, cols, x, y, ldy, block });
-            4
-        }
-        2..4 => {
-            isa.run(DotRows::<B, 2> { w, row_bytes, rows, cols, x, y, ldy, block });
-            2
-        }
-        _ => {
-            isa.run(DotRows::<B, 1> { w, row_bytes, rows, cols, x, y, ldy, block });
-            1
-        }
+    if let Some(&units) = units.first_chunk() {
+        isa.run(DotRows::<B, X, 4> { w, row_bytes, rows, cols, x, units, y, ldy, block });
+        4
+    } else if let Some(&units) = units.first_chunk() {
+        isa.run(DotRows::<B, X, 2> { w, row_bytes, rows, cols, x, units, y, ldy, block });
+        2
+    } else {
+        let units = [units.first().copied().unwrap_or(1.0)];
+        isa.run(DotRows::<B, X, 1> { w, row_bytes, rows, cols, x, units, y, ldy, block });
+        1
     }
 }
+
+/// Calls `$body` with `$B` bound to the block type of an encoding whose weights are floats.
+macro_rules! for_floats {
+    ($ty:expr, $B:ident => $body:expr) => {{
+        macro_rules! with {
+            ($T:ty) => {{
+                type $B = $T;
+                $body
+            }};
+        }
+        match $ty {
+            Encoding::Ggml(GgmlType::F16) => with!(codes::F16),
+            Encoding::Ggml(GgmlType::BF16) => with!(codes::Bf16),
+            Encoding::Ggml(GgmlType::F32) => with!(codes::F32),
+            Encoding::E4M3 => with!(codes::E4M3),
+            _ => {}
+        }
+    }};
+}
+use for_floats;
 
 thread_local! {
     /// The rounded activations of the product that this thread has begun.

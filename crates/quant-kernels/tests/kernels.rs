@@ -593,6 +593,42 @@ fn rounded_products() {
     }
 }
 
+/// With few tokens weights that are floats meet activations of 11 bits, whatever their size; with many those as they are.
+#[test]
+fn floats_with_rounded_activations() {
+    let mut random = Random(10);
+    for (ty, cols) in [(GgmlType::F16, 100), (GgmlType::F16, 1408), (GgmlType::BF16, 72), (GgmlType::F32, 33)] {
+        let bytes = packed(&mut random, ty, 19, cols);
+        let weights = Matrix::new(ty, 19, cols, &bytes).unwrap();
+        let mut dense = vec![0.0; 19 * cols];
+        blocks::dequantize(ty, &bytes, &mut dense).unwrap();
+        for (tokens, size) in [(1, 1.0), (2, 1e7), (3, 1e-9), (4, 3e4), (8, 1.0), (9, 1e7)] {
+            let x: Vec<f32> = random.values(tokens * cols).into_iter().map(|v| v * size).collect();
+            let mut exact = vec![0.0; tokens * 19];
+            for isa in Isa::available() {
+                let mut y = vec![f32::NAN; tokens * 19];
+                matmul_rounded_with(isa, &x, tokens, &[weights], &mut y).unwrap();
+                matmul_with(isa, &x, tokens, &[weights], &mut exact).unwrap();
+                let rounded = tokens <= 8 && isa != Isa::Portable;
+                assert!(rounded || y == exact);
+                for (t, x) in x.chunks_exact(cols).enumerate() {
+                    let largest = f64::from(x.iter().fold(0.0f32, |most, x| most.max(x.abs())));
+                    let factor = (14.0 - largest.log2().floor()).exp2();
+                    let seen = |x: f32| match rounded {
+                        true => half::f16::from_f64(f64::from(x) * factor).to_f64() / factor,
+                        false => f64::from(x),
+                    };
+                    for (row, y) in dense.chunks_exact(cols).zip(&y[19 * t..]) {
+                        let products = || row.iter().zip(x).map(|(w, x)| f64::from(*w) * seen(*x));
+                        let (sum, bound) = (products().sum::<f64>(), 1e-6 * products().map(f64::abs).sum::<f64>());
+                        assert!((f64::from(*y) - sum).abs() <= bound, "{ty} {cols} {tokens} {isa:?}: {y} {sum}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What is not finite stays visible in its token and does not reach others; matrices of both kinds in one product.
 #[test]
 fn rounded_products_at_the_ends() {
@@ -615,7 +651,8 @@ fn rounded_products_at_the_ends() {
                         assert!(y.iter().all(|v| !v.is_finite()), "{y:?}");
                     } else {
                         assert!(y.iter().zip(exact).all(|(a, b)| (a - b).abs() < 2.0), "{y:?} {exact:?}");
-                        assert_eq!(y[3..], exact[3..]);
+                        // Floats meet rounded activations only with few tokens.
+                        assert!(y[3..] == exact[3..] || tokens <= 8 && isa != Isa::Portable);
                     }
                 }
             }

@@ -203,7 +203,8 @@ impl Model {
     }
 
     /// Whether products with packed weights are of integers, which is quicker: [`quant_kernels::matmul_rounded`] rounds the activations for them, to 8
-    /// bits in blocks of 32 for prompts, to 15 bits for single tokens. Off at first: results are then those of the weights alone.
+    /// bits in blocks of 32 for prompts, to 15 bits for single tokens, and for single tokens with weights that are floats to
+    /// binary16. Off at first: results are then those of the weights alone.
     ///
     /// On devices whose products are candle's it changes nothing.
     pub fn set_integer_products(&mut self, on: bool) {
