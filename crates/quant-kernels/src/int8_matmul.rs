@@ -7,7 +7,7 @@
 
 use crate::dispatch::{IntegerOp, Isa};
 use crate::lanes::Lanes;
-use crate::matmul::Shared;
+use crate::matmul::{Shared, few_rows};
 use crate::{Error, Int8Activations, Int8Weights, Result};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -73,11 +73,12 @@ pub fn matmul_int8_with(isa: Isa, x: &Int8Activations, weights: &[&Int8Weights],
     }
     let few = x.tokens() <= FEW;
     // Tasks: a matrix, its first row, rows, the column of y.
-    let threads = rayon::current_num_threads();
     let stride = weights.first().map_or(64, |w| w.stride());
-    let rows = if few { (32 << 10) / stride } else { TASK_BYTES / stride };
-    let most = ldy.div_ceil(4 * threads);
-    let rows = if few { rows.max(most) } else { rows.min(most) }.next_multiple_of(8);
+    let rows = match few {
+        true => few_rows(ldy, stride),
+        false => (TASK_BYTES / stride).min(ldy.div_ceil(4 * rayon::current_num_threads())),
+    };
+    let rows = rows.next_multiple_of(8);
     let mut tasks = Vec::new();
     let mut column = 0;
     for &w in weights {

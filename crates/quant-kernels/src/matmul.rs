@@ -177,6 +177,15 @@ fn tasks<'a>(weights: &'a [Matrix<'a>], rows: usize) -> Result<Vec<Task<'a>>> {
     Ok(list)
 }
 
+/// Rows of a task of few tokens, of all rows that are to be cut: so many tasks that threads end at about the same time, but each with some weights to read in one
+/// go, unless a thread would have none.
+pub(crate) fn few_rows(rows: usize, row_bytes: usize) -> usize {
+    let (threads, of) = (rayon::current_num_threads(), |bytes: usize| bytes / row_bytes.max(1));
+    // Below some 32 kB a start would cost more than it saves.
+    let least = of(256 << 10).min(rows.div_ceil(threads)).max(of(32 << 10)).max(1);
+    rows.div_ceil(16 * threads).max(least)
+}
+
 /// A place in y that tasks on several threads write to, each its own columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(*mut f32);
@@ -211,11 +220,7 @@ fn few_tokens(
     y: &mut [f32],
     ldy: usize,
 ) -> Result<()> {
-    // About 4 tasks a thread, but no task below some 32 kB of weights: its start would cost more than it saves.
-    let threads = rayon::current_num_threads();
-    let row_bytes = weights[0].row_bytes()?.max(1);
-    let rows = ldy.div_ceil(4 * threads).max((32 << 10) / row_bytes).max(1);
-    let tasks = tasks(weights, rows)?;
+    let tasks = tasks(weights, few_rows(ldy, weights[0].row_bytes()?))?;
     let y = Shared::new(y);
     let rounded =
         weights.iter().any(|w| rounding.applies(isa, w.ty, true)).then(|| RoundedRows::new(isa, x, tokens, cols));

@@ -5,7 +5,7 @@ use super::few::{FewTiles, FewTokens};
 use super::kinds::{Kind, ROWS, for_kind};
 use crate::Result;
 use crate::dispatch::Isa;
-use crate::matmul::{FEW_ROUNDED, ROUNDED, Shared, UNPACKED, check};
+use crate::matmul::{FEW_ROUNDED, ROUNDED, Shared, UNPACKED, check, few_rows};
 use crate::rounded::RoundedRows;
 use crate::rounded_gemm::{ROW_STEP, RoundedGemm, task_rows};
 use rayon::prelude::*;
@@ -53,11 +53,9 @@ pub fn matmul_interleaved_with(
         return Ok(());
     }
     let few = tokens <= FEW_ROUNDED;
-    // About 4 tasks a thread, but none below some 32 kB of weights: its start would cost more than it saves.
-    let rows = ldy.div_ceil(4 * rayon::current_num_threads());
     let rows = match few {
-        true => rows.max((32 << 10) / (weights[0].data.len() / weights[0].rows.max(1)).max(1)).next_multiple_of(ROWS),
-        false => rows.next_multiple_of(ROW_STEP).min(task_rows(cols)),
+        true => few_rows(ldy, weights[0].data.len() / weights[0].rows.max(1)).next_multiple_of(ROWS),
+        false => ldy.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(ROW_STEP).min(task_rows(cols)),
     };
     let mut tasks = Vec::new();
     let mut column = 0;
