@@ -69,6 +69,24 @@ pub fn matmul_rounded_with(isa: Isa, x: &[f32], tokens: usize, weights: &[Matrix
     product(isa, Rounding::Always, x, tokens, weights, y)
 }
 
+/// Calls `$body` with `$B` bound to the block type of an encoding whose weights are floats; `None` for others.
+macro_rules! for_floats {
+    ($ty:expr, $B:ident => $body:expr) => {{
+        macro_rules! with {
+            ($T:ty) => {{
+                type $B = $T;
+                Some($body)
+            }};
+        }
+        match $ty {
+            Encoding::Ggml(GgmlType::F16) => with!(codes::F16),
+            Encoding::Ggml(GgmlType::BF16) => with!(codes::Bf16),
+            Encoding::Ggml(GgmlType::F32) => with!(codes::F32),
+            Encoding::E4M3 => with!(codes::E4M3),
+            _ => None,
+        }
+    }};
+}
 /// When a product rounds its activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rounding {
@@ -99,17 +117,12 @@ impl Rounding {
             Self::Always => is_integer(encoding),
         }
     }
-}
 
-impl Rounding {
     /// True if a product of few tokens with this encoding takes binary16 activations.
     fn halves(self, isa: Isa, encoding: Encoding) -> bool {
-        let floats = match encoding {
-            Encoding::Ggml(ty) => matches!(ty, GgmlType::F16 | GgmlType::BF16 | GgmlType::F32),
-            other => other == Encoding::E4M3,
-        };
         // Plain Rust has no instruction for them; the kernels read both as little endian.
-        floats && self != Self::Never && isa != Isa::Portable && cfg!(target_endian = "little")
+        let quick = self != Self::Never && isa != Isa::Portable && cfg!(target_endian = "little");
+        quick && for_floats!(encoding, B => B::LEN).is_some()
     }
 }
 
@@ -347,26 +360,6 @@ unsafe fn dot<B: Block, X: Input>(
         1
     }
 }
-
-/// Calls `$body` with `$B` bound to the block type of an encoding whose weights are floats.
-macro_rules! for_floats {
-    ($ty:expr, $B:ident => $body:expr) => {{
-        macro_rules! with {
-            ($T:ty) => {{
-                type $B = $T;
-                $body
-            }};
-        }
-        match $ty {
-            Encoding::Ggml(GgmlType::F16) => with!(codes::F16),
-            Encoding::Ggml(GgmlType::BF16) => with!(codes::Bf16),
-            Encoding::Ggml(GgmlType::F32) => with!(codes::F32),
-            Encoding::E4M3 => with!(codes::E4M3),
-            _ => {}
-        }
-    }};
-}
-use for_floats;
 
 thread_local! {
     /// The rounded activations of the product that this thread has begun.

@@ -105,6 +105,9 @@ pub(super) fn move_at_load<const N: usize>(linears: [&mut Linear; N], repacking:
 fn move_weights(linears: &[&Linear], chosen: impl Fn(&Weight) -> bool) -> Result<()> {
     let weights = linears.iter().flat_map(|linear| linear.own_weights()).filter(|w| chosen(w));
     let weights: Vec<(&Weight, usize)> = weights.filter_map(|w| Some((w, w.packed_bytes()?))).collect();
+    if weights.is_empty() {
+        return Ok(());
+    }
     let mut memory = WeightMemory::new(weights.iter().map(|&(_, n)| WeightMemory::padded(n)).sum())?;
     let mut rest = memory.bytes_mut();
     for &(weight, size) in &weights {
