@@ -7,6 +7,7 @@
 use crate::dispatch::{Isa, Op};
 use crate::micro::{PANEL, tile};
 use crate::simd::{Simd, exp};
+use crate::tasks::Shared;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -158,7 +159,7 @@ pub fn attention_with(
     let most = ((1 << 16) / store.len).clamp(12, 48).next_multiple_of(12);
     let rows = tokens * group;
     let per_head = rows.div_ceil(most);
-    let out = Shared(out.as_mut_ptr());
+    let out = Shared::new(out);
     let run = |task: usize| {
         let (kv_head, first) = (task / per_head, task % per_head * most);
         let rows = most.min(rows - first);
@@ -176,14 +177,6 @@ thread_local! {
     /// Queries, scores and sums of the task that this thread is in.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
-
-/// `out`, to which each task writes its own rows and heads.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-// SAFETY: the tasks that share it write to disjoint places.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
 
 /// What a task computes. The shapes are checked by `attention_with`.
 #[derive(Clone, Copy)]
@@ -284,7 +277,7 @@ impl Op for Attend<'_> {
             let (token, head) = part.place(r);
             // SAFETY: `out` is [tokens][heads * d], and this row and head are this task's alone.
             unsafe {
-                let dst = part.out.0.add((token * store.kv_heads * part.group + head) * d);
+                let dst = part.out.at((token * store.kv_heads * part.group + head) * d);
                 std::ptr::copy_nonoverlapping(src.as_ptr(), dst, d);
             }
         }

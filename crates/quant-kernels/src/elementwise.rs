@@ -24,15 +24,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> Result<()
         });
     }
     let row = |(x, y): (&[f32], &mut [f32])| {
-        let mut sums = [0.0f64; 8];
-        let (chunks, rest) = x.as_chunks::<8>();
-        for chunk in chunks {
-            for (sum, &v) in sums.iter_mut().zip(chunk) {
-                *sum += f64::from(v) * f64::from(v);
-            }
-        }
-        let sum: f64 = sums.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-        let scale = 1.0 / ((sum / n as f64) as f32 + eps).sqrt();
+        let scale = rms_scale(x, eps);
         for ((y, &x), &w) in y.iter_mut().zip(x).zip(weight) {
             *y = x * scale * w;
         }
@@ -43,6 +35,35 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> Result<()
         x.par_chunks_exact(n).zip(y.par_chunks_exact_mut(n)).for_each(row);
     }
     Ok(())
+}
+
+/// As [`rms_norm`], with `y` in the place of `x`, on one thread.
+///
+/// # Errors
+/// As [`rms_norm`].
+pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) -> Result<()> {
+    let n = weight.len();
+    if n == 0 || !x.len().is_multiple_of(n) {
+        return Err(Error::Shape { what: "values to norm", expected: format!("rows of {n}"), found: x.len() });
+    }
+    for x in x.chunks_exact_mut(n) {
+        let scale = rms_scale(x, eps);
+        x.iter_mut().zip(weight).for_each(|(x, w)| *x = *x * scale * w);
+    }
+    Ok(())
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`.
+fn rms_scale(x: &[f32], eps: f32) -> f32 {
+    let mut sums = [0.0f64; 8];
+    let (chunks, rest) = x.as_chunks::<8>();
+    for chunk in chunks {
+        for (sum, &v) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(v) * f64::from(v);
+        }
+    }
+    let sum: f64 = sums.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+    1.0 / ((sum / x.len() as f64) as f32 + eps).sqrt()
 }
 
 /// Rotates one head of `2 * cos.len()` channels in place, by the angles whose cosines and sines are given.

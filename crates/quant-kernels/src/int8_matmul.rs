@@ -7,7 +7,7 @@
 
 use crate::dispatch::{IntegerOp, Isa};
 use crate::lanes::Lanes;
-use crate::matmul::{Shared, few_rows};
+use crate::tasks::{Shared, Task, Tasks, few_rows};
 use crate::{Error, Int8Activations, Int8Weights, Result};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -72,29 +72,19 @@ pub fn matmul_int8_with(isa: Isa, x: &Int8Activations, weights: &[&Int8Weights],
         return Ok(());
     }
     let few = x.tokens() <= FEW;
-    // Tasks: a matrix, its first row, rows, the column of y.
     let stride = weights.first().map_or(64, |w| w.stride());
     let rows = match few {
         true => few_rows(ldy, stride),
         false => (TASK_BYTES / stride).min(ldy.div_ceil(4 * rayon::current_num_threads())),
     };
     let rows = rows.next_multiple_of(8);
-    let mut tasks = Vec::new();
-    let mut column = 0;
-    for &w in weights {
-        tasks.extend((0..w.rows()).step_by(rows).map(|first| (w, first, rows.min(w.rows() - first), column + first)));
-        column += w.rows();
-    }
+    let tasks = Tasks::new(weights, rows);
     let y = Shared::new(y);
     if few {
-        let run = |&(weights, first, rows, column): &(&Int8Weights, usize, usize, usize)| {
+        return tasks.run(|Task { matrix: &weights, first, rows, column }| {
             isa.run_product(FewTokens { x, weights, first, rows, y, ldy, column });
-        };
-        match tasks.as_slice() {
-            [task] => run(task),
-            tasks => tasks.par_iter().with_max_len(1).for_each(run),
-        }
-        return Ok(());
+            Ok(())
+        });
     }
     // Taken out, so that another product that this thread picks up while it waits finds its own.
     let mut panels = PANELS.take();
@@ -105,11 +95,12 @@ pub fn matmul_int8_with(isa: Isa, x: &Int8Activations, weights: &[&Int8Weights],
     }
     panels[..need].par_chunks_exact_mut(panel_len).enumerate().for_each(|(p, dst)| turn(x, p * PANEL, dst));
     let turned = &panels[..need];
-    tasks.par_iter().with_max_len(1).for_each(|&(weights, first, rows, column)| {
+    let done = tasks.run(|Task { matrix: &weights, first, rows, column }| {
         isa.run_product(ManyTokens { x, panels: turned, panel_len, weights, first, rows, y, ldy, column });
+        Ok(())
     });
     PANELS.set(panels);
-    Ok(())
+    done
 }
 
 /// Tokens `first ..` as `[cols / 4][16][4]`; tokens beyond the last are zeros.

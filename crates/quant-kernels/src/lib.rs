@@ -47,12 +47,13 @@ mod rounded;
 mod rounded_dot;
 mod rounded_gemm;
 mod simd;
+mod tasks;
 
 pub use activations::ActivationGrid;
 pub use affine_weights::{AffineWeights, gather};
 pub use attention::{KvStore, attention, attention_with};
 pub use dispatch::Isa;
-pub use elementwise::{rms_norm, rope, silu_mul, silu_mul_with};
+pub use elementwise::{rms_norm, rms_norm_in_place, rope, silu_mul, silu_mul_with};
 pub use encoding::{AffineBlock, Encoding, integers_are_quicker, is_fast, is_integer, is_supported};
 pub use error::{Error, Result};
 pub use int8_activations::Int8Activations;

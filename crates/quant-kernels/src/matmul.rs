@@ -12,6 +12,7 @@ use crate::quants::{Quants, for_quants};
 use crate::rounded::{RoundedRows, RoundedTiles};
 use crate::rounded_dot::RoundedDot;
 use crate::rounded_gemm::{self, RoundedGemm, Unpacked};
+use crate::tasks::{Shared, Task, Tasks, few_rows};
 use crate::{Error, Result};
 use gguf_format::GgmlType;
 use rayon::prelude::*;
@@ -166,61 +167,6 @@ pub(crate) fn check(what: &'static str, expected: usize, found: usize) -> Result
     if expected == found { Ok(()) } else { Err(Error::Shape { what, expected: expected.to_string(), found }) }
 }
 
-/// Some rows of one matrix, and where they begin in a row of y.
-struct Task<'a> {
-    matrix: &'a Matrix<'a>,
-    row_bytes: usize,
-    first: usize,
-    rows: usize,
-    column: usize,
-}
-
-/// Cuts all matrices in tasks of at most `rows` rows.
-fn tasks<'a>(weights: &'a [Matrix<'a>], rows: usize) -> Result<Vec<Task<'a>>> {
-    let mut list = Vec::new();
-    let mut column = 0;
-    for matrix in weights {
-        let row_bytes = matrix.row_bytes()?;
-        for first in (0..matrix.rows).step_by(rows) {
-            let rows = rows.min(matrix.rows - first);
-            list.push(Task { matrix, row_bytes, first, rows, column: column + first });
-        }
-        column += matrix.rows;
-    }
-    Ok(list)
-}
-
-/// Rows of a task of few tokens, of all rows that are to be cut: so many tasks that threads end at about the same time, but each with some weights to read in one
-/// go, unless a thread would have none.
-pub(crate) fn few_rows(rows: usize, row_bytes: usize) -> usize {
-    let (threads, of) = (rayon::current_num_threads(), |bytes: usize| bytes / row_bytes.max(1));
-    // Below some 32 kB a start would cost more than it saves.
-    let least = of(256 << 10).min(rows.div_ceil(threads)).max(of(32 << 10)).max(1);
-    rows.div_ceil(16 * threads).max(least)
-}
-
-/// A place in y that tasks on several threads write to, each its own columns.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
-// SAFETY: the tasks that share it write to disjoint places.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Of a buffer that outlives the tasks.
-    pub(crate) fn new(y: &mut [f32]) -> Self {
-        Self(y.as_mut_ptr())
-    }
-
-    /// # Safety
-    /// `offset` within the buffer.
-    pub(crate) unsafe fn at(&self, offset: usize) -> *mut f32 {
-        // SAFETY: the caller's.
-        unsafe { self.0.add(offset) }
-    }
-}
-
 #[allow(clippy::undocumented_unsafe_blocks)] // the lint does not see the comment in the macro's argument
 #[allow(clippy::too_many_arguments)]
 fn few_tokens(
@@ -233,25 +179,31 @@ fn few_tokens(
     y: &mut [f32],
     ldy: usize,
 ) -> Result<()> {
-    let tasks = tasks(weights, few_rows(ldy, weights[0].row_bytes()?))?;
+    let tasks = Tasks::new(weights, few_rows(ldy, weights[0].row_bytes()?));
     let y = Shared::new(y);
-    let rounded =
-        weights.iter().any(|w| rounding.applies(isa, w.ty, true)).then(|| RoundedRows::new(isa, x, tokens, cols));
-    let halves = weights.iter().any(|w| rounding.halves(isa, w.ty)).then(|| HalfRows::new(x, cols));
-    let run = |task: &Task<'_>| {
-        let ty = task.matrix.ty;
-        if let Some(x) = rounded.as_ref().filter(|_| rounding.applies(isa, ty, false)) {
-            let w = task.bytes().as_ptr();
+    // Taken out, so that another product that this thread picks up while it waits finds its own.
+    let (mut rounded, mut halves) = (ROUNDED_ROWS.take(), HALVES.take());
+    if weights.iter().any(|w| rounding.applies(isa, w.ty, false)) {
+        rounded.fill(isa, x, tokens, cols);
+    }
+    if weights.iter().any(|w| rounding.halves(isa, w.ty)) {
+        halves.fill(x, cols);
+    }
+    let (of_integers, of_halves) = (&rounded, &halves);
+    let done = tasks.run(|task: Task<'_, Matrix<'_>>| {
+        let (ty, row_bytes) = (task.matrix.ty, task.row_bytes());
+        if rounding.applies(isa, ty, false) {
+            let (w, x) = (task.bytes().as_ptr(), of_integers);
             for_quants!(ty, Q => {
                 // SAFETY: the places of y are this task's alone, in rows of ldy and columns from task.column on.
                 let y = unsafe { y.at(task.column) };
-                let (row_bytes, rows, quants) = (task.row_bytes, task.rows, PhantomData);
+                let (rows, quants) = (task.rows, PhantomData);
                 isa.run_integer(RoundedDot::<Q> { w, row_bytes, rows, cols, x, tokens, y, ldy, quants });
             });
             return Ok(());
         }
-        if let Some(x) = halves.as_ref().filter(|_| rounding.halves(isa, ty)) {
-            let shape = Rows { w: task.bytes().as_ptr(), row_bytes: task.row_bytes, rows: task.rows, cols };
+        if rounding.halves(isa, ty) {
+            let (shape, x) = (Rows { w: task.bytes().as_ptr(), row_bytes, rows: task.rows, cols }, of_halves);
             for_floats!(ty, B => {
                 let mut t = 0;
                 while t < tokens {
@@ -280,11 +232,10 @@ fn few_tokens(
                 }
             });
         })
-    };
-    match tasks.as_slice() {
-        [task] => run(task),
-        tasks => tasks.par_iter().with_max_len(1).try_for_each(run),
-    }
+    });
+    ROUNDED_ROWS.set(rounded);
+    HALVES.set(halves);
+    done
 }
 
 /// Rows of weights as the kernels take them.
@@ -296,10 +247,15 @@ struct Rows {
     cols: usize,
 }
 
-impl Task<'_> {
+impl Task<'_, Matrix<'_>> {
+    /// The lengths are checked.
+    fn row_bytes(&self) -> usize {
+        self.matrix.data.len() / self.matrix.rows.max(1)
+    }
+
     /// Of the rows.
     fn bytes(&self) -> &[u8] {
-        &self.matrix.data[self.first * self.row_bytes..][..self.rows * self.row_bytes]
+        &self.matrix.data[self.first * self.row_bytes()..][..self.rows * self.row_bytes()]
     }
 
     /// Calls `f` with type, pointer, row bytes, first row (within the task) and number of rows: once with all rows where the type has a decoder, else
@@ -310,9 +266,9 @@ impl Task<'_> {
         isa: Isa,
         mut f: impl FnMut(Encoding, *const u8, usize, usize, usize),
     ) -> Result<()> {
-        let bytes = self.bytes();
+        let (bytes, row_bytes) = (self.bytes(), self.row_bytes());
         if is_fast(self.matrix.ty) {
-            f(self.matrix.ty, bytes.as_ptr(), self.row_bytes, 0, self.rows);
+            f(self.matrix.ty, bytes.as_ptr(), row_bytes, 0, self.rows);
             return Ok(());
         }
         let cols = self.matrix.cols;
@@ -323,7 +279,7 @@ impl Task<'_> {
                     values.resize(rows * cols, 0.0);
                 }
                 let values = &mut values[..rows * cols];
-                dequantize(isa, self.matrix.ty, &bytes[first * self.row_bytes..][..rows * self.row_bytes], values)?;
+                dequantize(isa, self.matrix.ty, &bytes[first * row_bytes..][..rows * row_bytes], values)?;
                 // On a big-endian machine F32 weights would have to be swapped; the kernels read them as little endian.
                 if cfg!(target_endian = "big") {
                     values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
@@ -364,6 +320,9 @@ unsafe fn dot<B: Block, X: Input>(
 thread_local! {
     /// The rounded activations of the product that this thread has begun.
     pub(crate) static ROUNDED: RefCell<RoundedTiles> = RefCell::default();
+    /// The same of few tokens, and as binary16.
+    pub(crate) static ROUNDED_ROWS: RefCell<RoundedRows> = RefCell::default();
+    static HALVES: RefCell<HalfRows> = RefCell::default();
     /// Weights of the task that this thread is in, as bytes.
     pub(crate) static UNPACKED: RefCell<Unpacked> = RefCell::default();
     /// The packed activations of the product that this thread has begun.
@@ -394,7 +353,7 @@ fn many_tokens(
         true => rows.next_multiple_of(rounded_gemm::ROW_STEP).min(rounded_gemm::task_rows(cols)),
         false => rows.next_multiple_of(ROW_STEP).min(MAX_ROWS),
     };
-    let tasks = tasks(weights, rows)?;
+    let tasks = Tasks::new(weights, rows);
 
     // Taken out, so that another product that this thread picks up while it waits finds its own.
     let mut packed = PACKED.take();
@@ -413,7 +372,7 @@ fn many_tokens(
 
     let y = Shared::new(y);
     let (packed_x, rounded_x) = (&packed[..need], &rounded);
-    let done = tasks.par_iter().with_max_len(1).try_for_each(|task| {
+    let done = tasks.run(|task| {
         let ty = task.matrix.ty;
         if rounding.applies(isa, ty, true) {
             UNPACKED.with_borrow_mut(|unpacked| {

@@ -5,10 +5,9 @@ use super::few::{FewTiles, FewTokens};
 use super::kinds::{Kind, ROWS, for_kind};
 use crate::Result;
 use crate::dispatch::Isa;
-use crate::matmul::{FEW_ROUNDED, ROUNDED, Shared, UNPACKED, check, few_rows};
-use crate::rounded::RoundedRows;
+use crate::matmul::{FEW_ROUNDED, ROUNDED, ROUNDED_ROWS, UNPACKED, check};
 use crate::rounded_gemm::{ROW_STEP, RoundedGemm, task_rows};
-use rayon::prelude::*;
+use crate::tasks::{Shared, Task, Tasks, few_rows};
 use std::marker::PhantomData;
 
 /// With up to so many tokens weights are decoded for each tile.
@@ -57,34 +56,29 @@ pub fn matmul_interleaved_with(
         true => few_rows(ldy, weights[0].data.len() / weights[0].rows.max(1)).next_multiple_of(ROWS),
         false => ldy.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(ROW_STEP).min(task_rows(cols)),
     };
-    let mut tasks = Vec::new();
-    let mut column = 0;
-    for w in weights {
-        tasks.extend((0..w.rows).step_by(rows).map(|first| (w, first, rows.min(w.rows - first), column + first)));
-        column += w.rows;
-    }
+    let tasks = Tasks::new(weights, rows);
     let y = Shared::new(y);
+    // Activations are taken out, so that another product that this thread picks up while it waits finds its own.
     if few {
-        let x = &RoundedRows::new(isa, x, tokens, cols);
-        let run = |&(w, first, rows, column): &(&Interleaved<'_>, usize, usize, usize)| {
+        let mut rounded = ROUNDED_ROWS.take();
+        rounded.fill(isa, x, tokens, cols);
+        let x = &rounded;
+        let done = tasks.run(|Task { matrix: w, first, rows, column }| {
             let panels = w.panels(first / ROWS, rows.div_ceil(ROWS));
             for_kind!(w.ty, K => {
                 // SAFETY: the places of y are this task's alone, in rows of ldy and columns from `column` on.
                 let y = unsafe { y.at(column) };
                 isa.run_integer(FewTokens::<K> { panels, rows, cols, x, tokens, y, ldy, kind: PhantomData });
             });
-        };
-        match tasks.as_slice() {
-            [task] => run(task),
-            tasks => tasks.par_iter().with_max_len(1).for_each(run),
-        }
-        return Ok(());
+            Ok(())
+        });
+        ROUNDED_ROWS.set(rounded);
+        return done;
     }
-    // Taken out, so that another product that this thread picks up while it waits finds its own.
     let mut rounded = ROUNDED.take();
     rounded.fill(isa, x, tokens, cols);
     let x = &rounded;
-    tasks.par_iter().with_max_len(1).for_each(|&(w, first, rows, column)| {
+    let done = tasks.run(|Task { matrix: w, first, rows, column }| {
         let panels = w.panels(first / ROWS, rows.div_ceil(ROWS));
         if tokens <= FEW_TILES {
             for_kind!(w.ty, K => {
@@ -92,7 +86,7 @@ pub fn matmul_interleaved_with(
                 let y = unsafe { y.at(column) };
                 isa.run_integer(FewTiles::<K> { panels, rows, cols, x, y, ldy, kind: PhantomData });
             });
-            return;
+            return Ok(());
         }
         UNPACKED.with_borrow_mut(|unpacked| {
             for_kind!(w.ty, K => {
@@ -102,7 +96,8 @@ pub fn matmul_interleaved_with(
                 RoundedGemm { w: unpacked, rows, x, y, ldy }.run::<<K as Kind>::Source>(isa);
             });
         });
+        Ok(())
     });
     ROUNDED.set(rounded);
-    Ok(())
+    done
 }

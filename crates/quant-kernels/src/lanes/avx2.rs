@@ -1,7 +1,7 @@
 //! AVX2: two registers of 32 bytes. Products go through 16 bits, in a way that cannot saturate, or are `vpdpbusd` where the processor has it for these
 //! registers: AVX-VNNI, or AVX-512 with VNNI and VL.
 
-use super::{Lanes, Words};
+use super::Lanes;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -23,12 +23,12 @@ type Pair = [__m256i; 2];
 /// # Safety
 /// Every function needs the instruction set.
 pub(crate) trait Dot: Copy + 'static {
-    const WORDS: Words;
     unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i;
     unsafe fn dot_7(acc: __m256i, u: __m256i, s: __m256i) -> __m256i;
     /// With the two parts of the words.
     unsafe fn dot_words(acc: [__m256i; 2], u: __m256i, x: [__m256i; 2]) -> [__m256i; 2];
     unsafe fn join(acc: [__m256i; 2]) -> __m256i;
+    unsafe fn put_words(first: *mut u8, second: *mut u8, codes: Pair);
 }
 
 /// Bytes are made words first.
@@ -36,8 +36,6 @@ pub(crate) trait Dot: Copy + 'static {
 pub(crate) struct Widened;
 
 impl Dot for Widened {
-    const WORDS: Words = Words::EvenOdd;
-
     /// `vpmaddubsw` would saturate at 16 bits with codes of 8. Even and odd bytes by themselves fit 16 bits, and `vpmaddwd` adds in 32.
     #[inline(always)]
     unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
@@ -69,6 +67,18 @@ impl Dot for Widened {
         // SAFETY: the caller has the instruction set.
         unsafe { _mm256_add_epi32(acc[0], acc[1]) }
     }
+    /// Words, even and odd.
+    #[inline(always)]
+    unsafe fn put_words(first: *mut u8, second: *mut u8, codes: Pair) {
+        // SAFETY: the caller has the instruction set and the memory.
+        unsafe {
+            let pairs = words(codes);
+            let (even, odd) = (_mm256_srai_epi32::<16>(_mm256_slli_epi32::<16>(pairs)), _mm256_srai_epi32::<16>(pairs));
+            let both = words([even, odd]);
+            _mm_storeu_si128(first.cast(), _mm256_castsi256_si128(both));
+            _mm_storeu_si128(second.cast(), _mm256_extracti128_si256::<1>(both));
+        }
+    }
 }
 
 /// `vpdpbusd`, in one of its two encodings.
@@ -79,8 +89,6 @@ macro_rules! by_vpdpbusd {
         pub(crate) struct $name;
 
         impl Dot for $name {
-            const WORDS: Words = Words::Parts;
-
             #[inline(always)]
             unsafe fn dot(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
                 // SAFETY: the caller has the instruction set.
@@ -100,6 +108,18 @@ macro_rules! by_vpdpbusd {
             unsafe fn join(acc: [__m256i; 2]) -> __m256i {
                 // SAFETY: the caller has the instruction set.
                 unsafe { _mm256_add_epi32(acc[0], _mm256_slli_epi32::<7>(acc[1])) }
+            }
+            /// Parts.
+            #[inline(always)]
+            unsafe fn put_words(first: *mut u8, second: *mut u8, [a, b]: Pair) {
+                // SAFETY: the caller has the instruction set and the memory.
+                unsafe {
+                    let high = |x| _mm256_srai_epi32::<7>(_mm256_add_epi32(x, _mm256_set1_epi32(64)));
+                    let low = |x, high| _mm256_sub_epi32(x, _mm256_slli_epi32::<7>(high));
+                    let (high_a, high_b) = (high(a), high(b));
+                    _mm_storeu_si128(first.cast(), bytes([low(a, high_a), low(b, high_b)]));
+                    _mm_storeu_si128(second.cast(), bytes([high_a, high_b]));
+                }
             }
         }
     };
@@ -121,13 +141,29 @@ fn both<T: Copy, R>(a: [T; 2], b: [T; 2], f: impl Fn(T, T) -> R) -> [R; 2] {
     [f(a[0], b[0]), f(a[1], b[1])]
 }
 
+/// 16 integers that fit, as words.
+#[inline(always)]
+unsafe fn words(x: Pair) -> __m256i {
+    // SAFETY: the caller has the instruction set. Packed are quarters: of the first, of the second, of the first, of the second.
+    unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x[0], x[1])) }
+}
+
+/// 16 integers that fit, as bytes.
+#[inline(always)]
+unsafe fn bytes(x: Pair) -> __m128i {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        let words = words(x);
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words))
+    }
+}
+
 // Each function is the instruction it names, twice; the caller has the instruction set, and memory as `Lanes` asks.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<D: Dot> Lanes for Lanes256<D> {
     const TILE: (usize, usize) = (4, 1);
     const MANY_REGISTERS: bool = false;
     const WIDTHS: (usize, usize) = (2, 2);
-    const WORDS: Words = D::WORDS;
     const OFF: i32 = 0;
     type B = Pair;
     type I = Pair;
@@ -213,6 +249,10 @@ impl<D: Dot> Lanes for Lanes256<D> {
         unsafe { Self::bytes(p.cast()) }
     }
     #[inline(always)]
+    unsafe fn store_i(p: *mut i32, x: Pair) {
+        unsafe { Self::store_bytes(p.cast(), x) }
+    }
+    #[inline(always)]
     unsafe fn add_i(a: Pair, b: Pair) -> Pair {
         both(a, b, |a, b| unsafe { _mm256_add_epi32(a, b) })
     }
@@ -277,6 +317,15 @@ impl<D: Dot> Lanes for Lanes256<D> {
     #[inline(always)]
     unsafe fn join(acc: [Pair; 2]) -> Pair {
         unsafe { [D::join([acc[0][0], acc[1][0]]), D::join([acc[0][1], acc[1][1]])] }
+    }
+
+    #[inline(always)]
+    unsafe fn put_bytes(p: *mut u8, codes: Pair) {
+        unsafe { _mm_storeu_si128(p.cast(), bytes(codes)) }
+    }
+    #[inline(always)]
+    unsafe fn put_words(first: *mut u8, second: *mut u8, codes: Pair) {
+        unsafe { D::put_words(first, second, codes) }
     }
 
     #[inline(always)]
@@ -373,5 +422,20 @@ impl<D: Dot> Lanes for Lanes256<D> {
     #[inline(always)]
     unsafe fn float(x: Pair) -> Self::F {
         unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
+    }
+    #[inline(always)]
+    unsafe fn round(x: Self::F) -> Pair {
+        unsafe { [_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1])] }
+    }
+    #[inline(always)]
+    unsafe fn largest_bits(a: Self::F, b: Self::F) -> u32 {
+        unsafe {
+            let bits = |x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff));
+            let x =
+                _mm256_max_epu32(_mm256_max_epu32(bits(a[0]), bits(a[1])), _mm256_max_epu32(bits(b[0]), bits(b[1])));
+            let x = _mm_max_epu32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+            let x = _mm_max_epu32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+            _mm_cvtsi128_si32(_mm_max_epu32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x))) as u32
+        }
     }
 }

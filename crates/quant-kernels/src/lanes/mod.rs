@@ -18,15 +18,6 @@ pub(crate) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use vnni::VnniLanes;
 
-/// How 64 numbers of 16 bits lie in 128 bytes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Words {
-    /// A number is `128 high + low` with low in -64 ..= 63: the low parts, a byte each, then the high ones.
-    Parts,
-    /// Words: those of the even columns, then those of the odd ones.
-    EvenOdd,
-}
-
 /// Operations on 64 bytes, 16 i32 and 16 f32. Integer sums wrap.
 ///
 /// # Safety
@@ -71,6 +62,7 @@ pub(crate) trait Lanes: Copy + 'static {
 
     unsafe fn splat_i(x: i32) -> Self::I;
     unsafe fn load_i(p: *const i32) -> Self::I;
+    unsafe fn store_i(p: *mut i32, x: Self::I);
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I;
@@ -86,14 +78,18 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn dot(acc: Self::I, u: Self::B, s: Self::B) -> Self::I;
     /// As `dot`, for `u` below 128, not centered.
     unsafe fn dot_7(acc: Self::I, u: Self::B, s: Self::B) -> Self::I;
-    /// How [`Lanes::dot_16`] wants its second factor.
-    const WORDS: Words;
-    /// As `dot`, with 64 codes of 16 bits, -16256 to 16256, at `x`; `u` is centered, or below 128 and not.
+    /// As `dot`, with 64 codes of 16 bits, -16256 to 16256, at `x` ([`Lanes::put_words`]); `u` is centered, or below 128 and not.
     unsafe fn dot_16(acc: Self::I, u: Self::B, x: *const u8) -> Self::I;
     /// As `dot_16`, with the same four codes for each lane: those at `x` in such an array of 64. The two sums are put together by `join`.
     unsafe fn dot_words(acc: [Self::I; 2], u: Self::B, x: *const u8) -> [Self::I; 2];
     /// The sums of `dot_words` as one; the start of the first counts.
     unsafe fn join(acc: [Self::I; 2]) -> Self::I;
+
+    /// Writes 16 codes of 8 bits.
+    unsafe fn put_bytes(p: *mut u8, codes: Self::I);
+    /// Writes 16 of 64 codes of 16 bits, -16256 to 16256, as [`Lanes::dot_16`] wants them: 16 of the first 64 bytes and 16 of the other 64. Either a code is
+    /// `128 high + low` with low in -64 ..= 63, low parts first, or there are words, those of the even columns first.
+    unsafe fn put_words(first: *mut u8, second: *mut u8, codes: Self::I);
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -127,4 +123,8 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn fours(x: Self::F, j: usize) -> Self::F;
     /// To f32, ties to even.
     unsafe fn float(x: Self::I) -> Self::F;
+    /// To the nearest integers, ties to even; magnitudes below 2^22.
+    unsafe fn round(x: Self::F) -> Self::I;
+    /// The largest magnitude, as bits: those of a NaN are beyond infinity's.
+    unsafe fn largest_bits(a: Self::F, b: Self::F) -> u32;
 }

@@ -1,7 +1,7 @@
 //! NEON: four registers of 16 bytes. Bytes are multiplied as signed ones ([`Lanes::centered`]): by `sdot` where the processor has it (the extension
 //! dotprod), else by way of 16 bits.
 
-use super::{Lanes, Words};
+use super::Lanes;
 use crate::half_float;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -123,7 +123,6 @@ impl<D: Dot> Lanes for Lanes128<D> {
     const MANY_REGISTERS: bool = false;
     /// Sums in f32 wait in memory while four tokens are multiplied with a sub-block.
     const WIDTHS: (usize, usize) = (2, 4);
-    const WORDS: Words = Words::Parts;
     const OFF: i32 = 128;
     type B = Quad;
     type I = Ints;
@@ -215,6 +214,12 @@ impl<D: Dot> Lanes for Lanes128<D> {
         from_fn(|i| unsafe { vld1q_s32(p.add(4 * i)) })
     }
     #[inline(always)]
+    unsafe fn store_i(p: *mut i32, x: Ints) {
+        for (i, x) in x.into_iter().enumerate() {
+            unsafe { vst1q_s32(p.add(4 * i), x) }
+        }
+    }
+    #[inline(always)]
     unsafe fn add_i(a: Ints, b: Ints) -> Ints {
         each(a, b, |a, b| unsafe { vaddq_s32(a, b) })
     }
@@ -265,6 +270,22 @@ impl<D: Dot> Lanes for Lanes128<D> {
     #[inline(always)]
     unsafe fn join(acc: [Ints; 2]) -> Ints {
         each(acc[0], acc[1], |low, high| unsafe { vaddq_s32(low, vshlq_n_s32::<7>(high)) })
+    }
+
+    #[inline(always)]
+    unsafe fn put_bytes(p: *mut u8, codes: Ints) {
+        unsafe {
+            let words = [0, 2].map(|i| vcombine_s16(vmovn_s32(codes[i]), vmovn_s32(codes[i + 1])));
+            vst1q_s8(p.cast(), vcombine_s8(vmovn_s16(words[0]), vmovn_s16(words[1])));
+        }
+    }
+    #[inline(always)]
+    unsafe fn put_words(first: *mut u8, second: *mut u8, codes: Ints) {
+        unsafe {
+            let high = codes.map(|x| vshrq_n_s32::<7>(vaddq_s32(x, vdupq_n_s32(64))));
+            Self::put_bytes(first, each(codes, high, |code, high| vsubq_s32(code, vshlq_n_s32::<7>(high))));
+            Self::put_bytes(second, high);
+        }
     }
 
     #[inline(always)]
@@ -377,5 +398,17 @@ impl<D: Dot> Lanes for Lanes128<D> {
     #[inline(always)]
     unsafe fn float(x: Ints) -> Floats {
         x.map(|x| unsafe { vcvtq_f32_s32(x) })
+    }
+    #[inline(always)]
+    unsafe fn round(x: Floats) -> Ints {
+        x.map(|x| unsafe { vcvtnq_s32_f32(x) })
+    }
+    #[inline(always)]
+    unsafe fn largest_bits(a: Floats, b: Floats) -> u32 {
+        unsafe {
+            let bits = |x| vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x7fff_ffff));
+            let most = each(a, b, |a, b| vmaxq_u32(bits(a), bits(b)));
+            vmaxvq_u32(vmaxq_u32(vmaxq_u32(most[0], most[1]), vmaxq_u32(most[2], most[3])))
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Plain Rust: arrays, for every target. The twin that the other instruction sets are compared with. Not forced inline: it would be most of the crate's code.
 
-use super::{Lanes, Words};
+use super::Lanes;
 use half::f16;
 use std::array::from_fn;
 
@@ -14,7 +14,6 @@ impl Lanes for Plain {
     const TILE: (usize, usize) = (2, 1);
     const MANY_REGISTERS: bool = false;
     const WIDTHS: (usize, usize) = (2, 2);
-    const WORDS: Words = Words::EvenOdd;
     const OFF: i32 = 0;
     type B = [u8; 64];
     type I = [i32; 16];
@@ -93,6 +92,10 @@ impl Lanes for Plain {
         unsafe { p.cast::<[i32; 16]>().read_unaligned() }
     }
     #[inline]
+    unsafe fn store_i(p: *mut i32, x: [i32; 16]) {
+        unsafe { p.cast::<[i32; 16]>().write_unaligned(x) }
+    }
+    #[inline]
     unsafe fn add_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         from_fn(|i| a[i].wrapping_add(b[i]))
     }
@@ -148,6 +151,19 @@ impl Lanes for Plain {
     #[inline]
     unsafe fn join(acc: [[i32; 16]; 2]) -> [i32; 16] {
         unsafe { Self::add_i(acc[0], acc[1]) }
+    }
+
+    #[inline]
+    unsafe fn put_bytes(p: *mut u8, codes: [i32; 16]) {
+        unsafe { p.cast::<[u8; 16]>().write_unaligned(codes.map(|c| c as u8)) }
+    }
+    #[inline]
+    unsafe fn put_words(first: *mut u8, second: *mut u8, codes: [i32; 16]) {
+        let half = |odd: usize| -> [i16; 8] { from_fn(|i| codes[2 * i + odd] as i16) };
+        unsafe {
+            first.cast::<[i16; 8]>().write_unaligned(half(0));
+            second.cast::<[i16; 8]>().write_unaligned(half(1));
+        }
     }
 
     #[inline]
@@ -231,5 +247,15 @@ impl Lanes for Plain {
     #[inline]
     unsafe fn float(x: [i32; 16]) -> [f32; 16] {
         x.map(|x| x as f32)
+    }
+    #[inline]
+    unsafe fn round(x: [f32; 16]) -> [i32; 16] {
+        // Added to this number, a value below 2^22 is rounded to an integer, which stands in its low bits. Quicker than a library call for each.
+        const ROUND: f32 = 12_582_912.0;
+        x.map(|x| (x + ROUND).to_bits() as i32 - ROUND.to_bits() as i32)
+    }
+    #[inline]
+    unsafe fn largest_bits(a: [f32; 16], b: [f32; 16]) -> u32 {
+        a.iter().chain(&b).fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff))
     }
 }

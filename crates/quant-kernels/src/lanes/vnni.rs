@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI: one register holds all 64 bytes, and `vpdpbusd` is the whole of `dot`.
 
-use super::{Lanes, Words};
+use super::Lanes;
 use std::arch::x86_64::*;
 
 /// The instruction set as a type.
@@ -13,7 +13,6 @@ impl Lanes for VnniLanes {
     const TILE: (usize, usize) = (8, 3);
     const MANY_REGISTERS: bool = true;
     const WIDTHS: (usize, usize) = (4, 6);
-    const WORDS: Words = Words::Parts;
     const OFF: i32 = 0;
     type B = __m512i;
     type I = __m512i;
@@ -97,6 +96,10 @@ impl Lanes for VnniLanes {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
+    unsafe fn store_i(p: *mut i32, x: __m512i) {
+        unsafe { _mm512_storeu_si512(p.cast(), x) }
+    }
+    #[inline(always)]
     unsafe fn add_i(a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(a, b) }
     }
@@ -149,6 +152,19 @@ impl Lanes for VnniLanes {
     #[inline(always)]
     unsafe fn join(acc: [__m512i; 2]) -> __m512i {
         unsafe { _mm512_add_epi32(acc[0], _mm512_slli_epi32::<7>(acc[1])) }
+    }
+
+    #[inline(always)]
+    unsafe fn put_bytes(p: *mut u8, codes: __m512i) {
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(codes)) }
+    }
+    #[inline(always)]
+    unsafe fn put_words(first: *mut u8, second: *mut u8, codes: __m512i) {
+        unsafe {
+            let high = _mm512_srai_epi32::<7>(_mm512_add_epi32(codes, _mm512_set1_epi32(64)));
+            Self::put_bytes(first, _mm512_sub_epi32(codes, _mm512_slli_epi32::<7>(high)));
+            Self::put_bytes(second, high);
+        }
     }
 
     #[inline(always)]
@@ -237,5 +253,16 @@ impl Lanes for VnniLanes {
     #[inline(always)]
     unsafe fn float(x: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m512) -> __m512i {
+        unsafe { _mm512_cvtps_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn largest_bits(a: __m512, b: __m512) -> u32 {
+        unsafe {
+            let bits = |x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+            _mm512_reduce_max_epu32(_mm512_max_epu32(bits(a), bits(b)))
+        }
     }
 }
