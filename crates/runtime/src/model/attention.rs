@@ -35,7 +35,8 @@ impl Attention<'_> {
             LayerCache::Own(store) => {
                 let (tokens, _) = qkv.dims2()?;
                 let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
-                let out = self.forward_values(&mut qkv, tokens, store)?;
+                let mut out = Vec::new();
+                self.forward_values(&mut qkv, tokens, store, &mut out)?;
                 Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
             }
             LayerCache::Quantized(layer) if !self.own_kernels => {
@@ -47,7 +48,8 @@ impl Attention<'_> {
             LayerCache::Quantized(layer) => {
                 let (tokens, _) = qkv.dims2()?;
                 let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
-                let out = self.forward_quantized(&mut qkv, tokens, layer)?;
+                let mut out = Vec::new();
+                self.forward_quantized(&mut qkv, tokens, layer, &mut out)?;
                 Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
             }
             LayerCache::Candle(cache) => {
@@ -58,27 +60,37 @@ impl Attention<'_> {
         }
     }
 
-    /// The same on values, with the own kernels. q and k of `qkv` are rotated in place.
-    pub(super) fn forward_values(&self, qkv: &mut [f32], tokens: usize, store: &mut KvStore) -> Result<Vec<f32>> {
+    /// The same on values, with the own kernels: q and k of `qkv` are rotated in place, and `out` becomes `[tokens, q]`.
+    pub(super) fn forward_values(
+        &self,
+        qkv: &mut [f32],
+        tokens: usize,
+        store: &mut KvStore,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
         let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
         let width = q + 2 * kv;
         self.norm_and_rotate(qkv, width)?;
         store.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
-        let mut out = vec![0.0; tokens * q];
+        out.resize(tokens * q, 0.0);
         let (heads, window, scale) = (self.config.num_heads, self.config.sliding_window, self.scale());
-        attention(qkv, width, tokens, heads, store, window, scale as f32, &mut out)?;
-        Ok(out)
+        Ok(attention(qkv, width, tokens, heads, store, window, scale as f32, out)?)
     }
 
     /// The same over quantized keys and values.
-    fn forward_quantized(&self, qkv: &mut [f32], tokens: usize, layer: &mut QuantizedLayer) -> Result<Vec<f32>> {
+    pub(super) fn forward_quantized(
+        &self,
+        qkv: &mut [f32],
+        tokens: usize,
+        layer: &mut QuantizedLayer,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
         let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
         let width = q + 2 * kv;
         self.norm_and_rotate(qkv, width)?;
         layer.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
-        let mut out = vec![0.0; tokens * q];
-        layer.attend(qkv, width, tokens, self.config.num_heads, &self.options(), &mut out)?;
-        Ok(out)
+        out.resize(tokens * q, 0.0);
+        Ok(layer.attend(qkv, width, tokens, self.config.num_heads, &self.options(), out)?)
     }
 
     pub(super) fn options(&self) -> Attend<'static> {
@@ -98,9 +110,8 @@ impl Attention<'_> {
             let (q, rest) = row.split_at_mut(q);
             let k = &mut rest[..kv];
             if let Some(norm) = self.qk_norm {
-                let mut scratch = Vec::new();
-                norm.q.in_place(q, &mut scratch)?;
-                norm.k.in_place(k, &mut scratch)?;
+                norm.q.in_place(q)?;
+                norm.k.in_place(k)?;
             }
             q.chunks_exact_mut(d).chain(k.chunks_exact_mut(d)).try_for_each(|head| rope(head, cos, sin, adjacent))?;
             Ok(())

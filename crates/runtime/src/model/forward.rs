@@ -1,6 +1,7 @@
-//! The forward pass: one definition for every device.
+//! The forward pass on candle's tensors: one definition for every device. Few tokens on the CPU go through [`super::few`].
 
 use super::attention::Attention;
+use super::few::FEW;
 use super::ops::{gated_silu, rotated};
 use super::{ActivationObserver, KvCache, LinearSite, LogitRows, Model};
 use crate::{Error, Result};
@@ -8,9 +9,6 @@ use candle_core::{DType, Device, Tensor};
 
 /// Tokens that run together. Activations of more would not gain speed, only cost memory.
 const PART: usize = 512;
-
-/// Tokens of a pass of generation, drafts included.
-const FEW: usize = 8;
 
 impl Model {
     pub(super) fn run(
@@ -31,7 +29,11 @@ impl Model {
             // The rows of this part whose logits are asked for.
             let from = first_row.saturating_sub(i * PART).min(part.len());
             let observer = observer.as_mut().map(|o| &mut **o as &mut dyn ActivationObserver);
-            match self.run_part(part, cache, from, observer) {
+            let done = match observer {
+                None if part.len() <= FEW && self.backend.own_kernels => self.run_few(part, cache, from),
+                observer => self.run_part(part, cache, from, observer),
+            };
+            match done {
                 Ok(part) => rows.extend(part),
                 Err(e) => {
                     cache.truncate(before);
@@ -88,7 +90,9 @@ impl Model {
         };
         let (start, count) = (cache.len(), tokens.len());
         let table = self.rope.table(start + count);
-        let mut x = self.embed(tokens)?;
+        let mut values = Vec::new();
+        self.embed(tokens, &mut values)?;
+        let mut x = Tensor::from_vec(values, (count, self.config.hidden_size), &self.backend.device)?;
         // The rows that later layers and the head need; an observer sees all.
         let mut cut = false;
         for (l, layer) in self.layers.iter().enumerate() {
@@ -141,13 +145,13 @@ impl Model {
         Ok(Some(self.head.forward(&self.backend, &normed)?.to_device(&Device::Cpu)?))
     }
 
-    /// Embeddings, `[tokens, hidden]`, f32.
-    fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+    /// Embeddings, to `values`, which become `[tokens, hidden]`.
+    pub(super) fn embed(&self, tokens: &[u32], values: &mut Vec<f32>) -> Result<()> {
         let hidden = self.config.hidden_size;
-        let mut values = vec![0.0; tokens.len() * hidden];
+        values.resize(tokens.len() * hidden, 0.0);
         for (row, &id) in values.chunks_exact_mut(hidden).zip(tokens) {
             self.embedding.row(id as usize, row)?;
         }
-        Ok(Tensor::from_vec(values, (tokens.len(), hidden), &self.backend.device)?)
+        Ok(())
     }
 }

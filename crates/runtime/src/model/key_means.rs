@@ -88,11 +88,10 @@ impl ActivationObserver for Means<'_> {
         let (q, kv) = (self.model.config.q_dim(), self.model.config.kv_dim());
         let mut qkv = self.model.qkv_rows(l, x)?;
         let mut count = 0.0;
-        let mut scratch = Vec::new();
         for row in qkv.chunks_exact_mut(q + 2 * kv).skip(SKIPPED) {
             let keys = &mut row[q..q + kv];
             if let Some(norm) = &layer.qk_norm {
-                norm.k.in_place(keys, &mut scratch)?;
+                norm.k.in_place(keys)?;
             }
             for ((sum, squares), x) in sums.iter_mut().zip(keys) {
                 let x = f64::from(*x);

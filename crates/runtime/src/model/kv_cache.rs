@@ -1,6 +1,7 @@
 //! Keys and values of the tokens seen so far, f32 or quantized, growing on demand.
 
 use super::config::ModelConfig;
+use super::few::Memory;
 use super::ops::Backend;
 use crate::Result;
 use candle_core::{DType, Tensor};
@@ -20,6 +21,8 @@ pub struct KvCache {
     head_dim: usize,
     /// The sliding window outside of which tokens have been forgotten.
     window: Option<usize>,
+    /// Of the passes that fill it.
+    memory: Memory,
 }
 
 /// So many tokens more than the window are kept, so that a cut of a few last ones does not cost all.
@@ -54,6 +57,7 @@ impl KvCache {
             kv_heads,
             head_dim,
             window: None,
+            memory: Memory::default(),
         }
     }
 
@@ -142,6 +146,10 @@ impl KvCache {
 
     pub(super) fn layer(&mut self, index: usize) -> Option<&mut LayerCache> {
         self.layers.get_mut(index)
+    }
+
+    pub(super) fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
     /// After every layer has appended them.

@@ -217,7 +217,7 @@ impl<'a> LayerWalk<'a> {
 impl LayerParts {
     /// What q, k and v read.
     pub(crate) fn attention_input(&self, x: &[f32]) -> Result<Vec<f32>> {
-        self.attention_norm.forward_values(x)
+        normed(&self.attention_norm, x)
     }
 
     /// What o reads: attention of the sequence `input`.
@@ -228,7 +228,10 @@ impl LayerParts {
         let table = walk.rope.table(tokens);
         let attention =
             Attention { config, qk_norm: self.qk_norm.as_ref(), table: &table, start: 0, own_kernels: true };
-        attention.forward_values(&mut values, tokens, &mut KvStore::new(config.num_kv_heads, config.head_dim))
+        let mut mixed = Vec::new();
+        let mut store = KvStore::new(config.num_kv_heads, config.head_dim);
+        attention.forward_values(&mut values, tokens, &mut store, &mut mixed)?;
+        Ok(mixed)
     }
 
     /// Adds o's product with what it reads to the hidden state.
@@ -239,7 +242,7 @@ impl LayerParts {
 
     /// What gate and up read.
     pub(crate) fn ffn_input(&self, x: &[f32]) -> Result<Vec<f32>> {
-        self.ffn_norm.forward_values(x)
+        normed(&self.ffn_norm, x)
     }
 
     /// What down reads.
@@ -277,6 +280,12 @@ impl DenseWeights {
         }
         Ok(y)
     }
+}
+
+fn normed(norm: &Norm, x: &[f32]) -> Result<Vec<f32>> {
+    let mut y = Vec::new();
+    norm.forward_values(x, &mut y)?;
+    Ok(y)
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

@@ -2,15 +2,15 @@
 
 use super::Activations;
 use super::weights::Weight;
-use crate::Result;
+use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Shape, Storage, Tensor};
 use gguf_format::{GgmlType, blocks};
 use quant_core::activation::ActivationQuantizer;
 use quant_core::rotation::Rotation;
 use quant_kernels::{
-    ActivationGrid, Encoding, Int8Activations, Int8Weights, Interleaved, Matrix, gather, matmul, matmul_int8,
-    matmul_interleaved, matmul_rounded,
+    ActivationGrid, Encoding, Int8Activations, Interleaved, Matrix, gather, matmul, matmul_int8, matmul_interleaved,
+    matmul_rounded, rms_norm_in_place,
 };
 use std::borrow::Cow;
 use std::ops::Range;
@@ -86,6 +86,7 @@ struct Bias {
 impl Linear {
     /// `biases[i]` belongs to `weights[i]`.
     pub(super) fn new(backend: &Backend, weights: Vec<Weight>, biases: &[Option<Vec<f32>>]) -> Result<Self> {
+        assert!(weights.len() <= MOST, "q, k and v are the most that read one input");
         let out_features = weights.iter().map(|w| w.rows).sum();
         let bias = if biases.iter().any(Option::is_some) {
             let parts = weights.iter().zip(biases).map(|(w, b)| b.clone().unwrap_or_else(|| vec![0.0; w.rows]));
@@ -120,16 +121,34 @@ impl Linear {
         }
     }
 
+    fn packed<'a>(&'a self, backend: &Backend, weights: &'a [Weight], runs: &'a [Range<usize>]) -> PackedProduct<'a> {
+        let bias = self.bias.as_ref().map(|b| b.values.as_slice());
+        let (out_features, activations) = (self.out_features, backend.activations);
+        // What ggml's products see is multiplied exactly.
+        let integers = backend.integer_products && activations != Activations::Ggml;
+        PackedProduct { weights, runs, bias, out_features, activations, integers }
+    }
+
+    /// With the own kernels: `x`, `[tokens, in_features]`, to `y`, which becomes `[tokens, out_features]`.
+    pub(super) fn forward_values(
+        &self,
+        backend: &Backend,
+        x: &[f32],
+        tokens: usize,
+        y: &mut Vec<f32>,
+        memory: &mut ProductMemory,
+    ) -> Result<()> {
+        let Weights::Own(weights, runs) = &self.weights else {
+            return Err(Error::Unsupported("own kernels on this device".into()));
+        };
+        y.resize(tokens * self.out_features, 0.0);
+        Ok(self.packed(backend, weights, runs).product_and_bias(x, tokens, y, memory)?)
+    }
+
     /// `x`: `[tokens, in_features]` f32, to `[tokens, out_features]`.
     pub(super) fn forward(&self, backend: &Backend, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
-            Weights::Own(weights, runs) => {
-                let bias = self.bias.as_ref().map(|b| b.values.as_slice());
-                let (out_features, activations) = (self.out_features, backend.activations);
-                // What ggml's products see is multiplied exactly.
-                let integers = backend.integer_products && activations != Activations::Ggml;
-                Ok(x.apply_op1_no_bwd(&PackedProduct { weights, runs, bias, out_features, activations, integers })?)
-            }
+            Weights::Own(weights, runs) => Ok(x.apply_op1_no_bwd(&self.packed(backend, weights, runs))?),
             Weights::Candle(weights) => {
                 let mut parts = Vec::with_capacity(weights.len());
                 let mut rounded: Option<(ActivationQuantizer, Tensor)> = None;
@@ -182,6 +201,33 @@ fn round_tensor(x: &Tensor, quantizer: &ActivationQuantizer) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, (tokens, columns), x.device())?)
 }
 
+/// Linears that read one input: q, k and v at most.
+const MOST: usize = 3;
+
+/// Calls `f` with something of each weight, if all have it.
+fn with_each<'a, T: Copy, R>(
+    weights: &'a [Weight],
+    of: impl Fn(&'a Weight) -> Option<T>,
+    f: impl FnOnce(&[T]) -> R,
+) -> Option<R> {
+    let mut all = [of(weights.first()?)?; MOST];
+    let all = all.get_mut(..weights.len())?;
+    for (slot, weight) in all.iter_mut().zip(weights) {
+        *slot = of(weight)?;
+    }
+    Some(f(all))
+}
+
+/// What products keep from one to the next, so that they need not ask for memory.
+#[derive(Debug, Default)]
+pub(super) struct ProductMemory {
+    /// Results of some of the weights.
+    part: Vec<f32>,
+    /// Activations rounded, gathered.
+    rounded: Vec<f32>,
+    gathered: Vec<f32>,
+}
+
 /// The product with the own kernels, as an operation of candle's.
 struct PackedProduct<'a> {
     weights: &'a [Weight],
@@ -193,9 +239,31 @@ struct PackedProduct<'a> {
 }
 
 impl PackedProduct<'_> {
+    fn product_and_bias(
+        &self,
+        x: &[f32],
+        tokens: usize,
+        y: &mut [f32],
+        memory: &mut ProductMemory,
+    ) -> quant_kernels::Result<()> {
+        self.product(x, tokens, y, memory)?;
+        if let Some(bias) = self.bias {
+            for row in y.chunks_exact_mut(self.out_features) {
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
+        Ok(())
+    }
+
     /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` where `g_i` gathers the columns as `w_i` has them and rounds them to the grid that belongs to its type, or that
     /// the model says.
-    fn product(&self, x: &[f32], tokens: usize, cols: usize, y: &mut [f32]) -> quant_kernels::Result<()> {
+    fn product(
+        &self,
+        x: &[f32],
+        tokens: usize,
+        y: &mut [f32],
+        memory: &mut ProductMemory,
+    ) -> quant_kernels::Result<()> {
         let one_by_one: Vec<Range<usize>>;
         let runs = match self.activations {
             Activations::Ggml => {
@@ -205,21 +273,22 @@ impl PackedProduct<'_> {
             _ => self.runs,
         };
         let mut first = 0;
-        let mut part = Vec::new();
+        let mut part = std::mem::take(&mut memory.part);
         for run in runs {
             let weights = &self.weights[run.clone()];
             let rows: usize = weights.iter().map(|w| w.rows).sum();
             if let [_] = runs {
-                return self.run(weights, x, tokens, cols, y);
+                self.run(weights, x, tokens, y, memory)?;
+                break;
             }
-            part.clear();
             part.resize(tokens * rows, 0.0);
-            self.run(weights, x, tokens, cols, &mut part)?;
+            self.run(weights, x, tokens, &mut part, memory)?;
             for (y, part) in y.chunks_exact_mut(self.out_features).zip(part.chunks_exact(rows.max(1))) {
                 y[first..first + rows].copy_from_slice(part);
             }
             first += rows;
         }
+        memory.part = part;
         Ok(())
     }
 
@@ -229,51 +298,58 @@ impl PackedProduct<'_> {
         weights: &[Weight],
         x: &[f32],
         tokens: usize,
-        cols: usize,
         y: &mut [f32],
+        memory: &mut ProductMemory,
     ) -> quant_kernels::Result<()> {
         let Some(head) = weights.first() else { return Ok(()) };
+        let cols = x.len() / tokens.max(1);
         let quantizer = head.activations.filter(|_| self.activations == Activations::Model);
-        let int8: Vec<&Int8Weights> = weights.iter().filter_map(Weight::int8).collect();
-        if let (Some(quantizer), false) = (quantizer, int8.is_empty()) {
-            return matmul_int8(&int8_codes(&quantizer, x, cols)?, &int8, y);
+        if let Some(quantizer) = quantizer
+            && head.int8().is_some()
+        {
+            let codes = int8_codes(&quantizer, x, cols)?;
+            return with_each(weights, Weight::int8, |weights| matmul_int8(&codes, weights, y)).unwrap_or(Ok(()));
         }
-        let mut prepared = Vec::new();
+        let as_ggml: Vec<f32>;
+        let mut x = x;
         if let Some(quantizer) = quantizer {
-            prepared.extend_from_slice(x);
-            quantizer.round(&mut prepared, cols).map_err(not_rows)?;
+            memory.rounded.clear();
+            memory.rounded.extend_from_slice(x);
+            quantizer.round(&mut memory.rounded, cols).map_err(not_rows)?;
+            x = &memory.rounded;
         }
         if let Some(map) = head.gather() {
-            let mut gathered = vec![0.0; tokens * map.len()];
-            gather(if prepared.is_empty() { x } else { &prepared }, cols, map, &mut gathered)?;
-            prepared = gathered;
+            memory.gathered.resize(tokens * map.len(), 0.0);
+            gather(x, cols, map, &mut memory.gathered)?;
+            x = &memory.gathered;
         }
         if let (Activations::Ggml, Some(Matrix { ty: Encoding::Ggml(ty), .. })) = (self.activations, head.matrix()) {
-            prepared.extend_from_slice(x);
-            ActivationGrid::of(ty).unwrap_or(ActivationGrid::F32).round(&mut prepared, cols)?;
+            let mut values = x.to_vec();
+            ActivationGrid::of(ty).unwrap_or(ActivationGrid::F32).round(&mut values, cols)?;
+            as_ggml = values;
+            x = &as_ggml;
         }
-        let x = if prepared.is_empty() { x } else { &prepared };
         let integers = self.integers && quantizer.is_none();
         // While weights are being moved some may be, and some not yet: then all are read from the file.
-        let interleaved: Option<Vec<Interleaved<'_>>> =
-            if integers { weights.iter().map(Weight::interleaved).collect() } else { None };
-        if let Some(interleaved) = interleaved {
-            return matmul_interleaved(x, tokens, &interleaved, y);
+        let interleaved = |weights: &[Interleaved<'_>]| matmul_interleaved(x, tokens, weights, y);
+        if let Some(done) = with_each(weights, |w| w.interleaved().filter(|_| integers), interleaved) {
+            return done;
         }
-        if head.matrix().is_none() {
-            return unpacked_product(x, tokens, weights, y);
-        }
-        let matrices: Vec<Matrix<'_>> = weights.iter().filter_map(Weight::matrix).collect();
-        if integers {
-            matmul_rounded(x, tokens, &matrices, y)?;
-        } else {
-            matmul(x, tokens, &matrices, y)?;
+        let product = if integers { matmul_rounded } else { matmul };
+        match with_each(weights, Weight::matrix, |weights| product(x, tokens, weights, y)) {
+            Some(done) => done?,
+            None => return unpacked_product(x, tokens, weights, y),
         }
         if weights.iter().any(|w| w.row_scales().is_some()) {
-            let ones = |w: &Weight| w.row_scales().map_or_else(|| vec![1.0; w.rows], <[f32]>::to_vec);
-            let scales: Vec<f32> = weights.iter().flat_map(ones).collect();
-            for y in y.chunks_exact_mut(scales.len().max(1)) {
-                y.iter_mut().zip(&scales).for_each(|(y, scale)| *y *= scale);
+            for y in y.chunks_exact_mut(weights.iter().map(|w| w.rows).sum::<usize>().max(1)) {
+                let mut first = 0;
+                for weight in weights {
+                    let y = &mut y[first..][..weight.rows];
+                    if let Some(scales) = weight.row_scales() {
+                        y.iter_mut().zip(scales).for_each(|(y, scale)| *y *= scale);
+                    }
+                    first += weight.rows;
+                }
             }
         }
         Ok(())
@@ -320,15 +396,10 @@ impl CustomOp1 for PackedProduct<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (tokens, cols) = layout.shape().dims2()?;
+        let (tokens, _) = layout.shape().dims2()?;
         let x = cpu_values(storage, layout)?;
         let mut y = vec![0.0; tokens * self.out_features];
-        self.product(x, tokens, cols, &mut y).map_err(candle_error)?;
-        if let Some(bias) = self.bias {
-            for row in y.chunks_exact_mut(self.out_features) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
-        }
+        self.product_and_bias(x, tokens, &mut y, &mut ProductMemory::default()).map_err(candle_error)?;
         Ok((CpuStorage::F32(y), (tokens, self.out_features).into()))
     }
 }
@@ -394,18 +465,15 @@ impl Norm {
         Ok(candle_nn::ops::rms_norm(&x.contiguous()?, &self.tensor, self.eps)?)
     }
 
-    /// Norms each row of `x`, with the own kernel.
-    pub(super) fn forward_values(&self, x: &[f32]) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; x.len()];
-        quant_kernels::rms_norm(x, &self.values, self.eps, &mut y)?;
-        Ok(y)
+    /// Norms each row of `x`, with the own kernel, to `y`, which becomes as long.
+    pub(super) fn forward_values(&self, x: &[f32], y: &mut Vec<f32>) -> Result<()> {
+        y.resize(x.len(), 0.0);
+        Ok(quant_kernels::rms_norm(x, &self.values, self.eps, y)?)
     }
 
     /// Norms each row of `x` in place.
-    pub(super) fn in_place(&self, x: &mut [f32], scratch: &mut Vec<f32>) -> Result<()> {
-        scratch.clear();
-        scratch.extend_from_slice(x);
-        Ok(quant_kernels::rms_norm(scratch, &self.values, self.eps, x)?)
+    pub(super) fn in_place(&self, x: &mut [f32]) -> Result<()> {
+        Ok(rms_norm_in_place(x, &self.values, self.eps)?)
     }
 }
 
