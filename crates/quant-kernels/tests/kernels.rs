@@ -5,7 +5,8 @@ use gguf_format::{GgmlType, blocks};
 use quant_core::affine::{AffineMatrix, AffineParts, Bits};
 use quant_kernels::{
     AffineWeights, Encoding, Interleaved, Isa, KvStore, Matrix, attention_with, gather, is_integer, is_supported,
-    matmul_interleaved_with, matmul_rounded, matmul_rounded_with, matmul_with, rms_norm, rope, silu_mul_with,
+    matmul_interleaved_with, matmul_rounded, matmul_rounded_with, matmul_with, rms_norm, rms_norm_in_place, rope,
+    silu_mul_with,
 };
 
 /// What the processor has is found.
@@ -447,6 +448,10 @@ fn functions_between() {
         let want = f64::from(x[i]) / (mean + 1e-5).sqrt() * f64::from(w[i % 37]);
         assert!((f64::from(*y) - want).abs() <= 1e-6 * want.abs(), "{y} {want}");
     }
+    let mut in_place = x.clone();
+    rms_norm_in_place(&mut in_place, &w, 1e-5).unwrap();
+    assert_eq!(in_place, y);
+    assert!(rms_norm_in_place(&mut in_place[..36], &w, 1e-5).is_err());
     let (cos, sin) = ([0.0, 1.0], [1.0, 0.0]);
     let mut adjacent = [1.0, 2.0, 3.0, 4.0];
     rope(&mut adjacent, &cos, &sin, true).unwrap();
