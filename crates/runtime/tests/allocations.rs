@@ -1,4 +1,4 @@
-//! How often a generated token asks for memory: for its logits, the tensor around them and a word to the other threads, however many layers there are.
+//! How often a generated token asks for memory: for its logits and the tensor around them, however many layers there are.
 
 use gguf_format::mix::{FileType, MixOptions};
 use quant_runtime::convert::ModelSource;

@@ -2,7 +2,6 @@
 
 mod activations;
 mod attention;
-mod awake;
 mod cache_choice;
 mod cache_noise;
 mod config;
@@ -29,10 +28,8 @@ pub(crate) use layer_walk::{DenseWeights, LayerParts, LayerWalk};
 use crate::fold::{Folds, Rotations};
 use crate::{Checkpoint, Error, Result};
 use attention::QkNorm;
-use awake::with_threads_awake;
 use cache_choice::LayerFacts;
 use candle_core::{Device, Tensor};
-use few::FEW;
 use kv_cache_quant::KvSpec;
 use ops::{Backend, Linear, Norm};
 use quant_core::rotation::Rotation;
@@ -366,9 +363,6 @@ impl Model {
     /// cache of another model.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, logits: LogitRows) -> Result<Tensor> {
         // Inside the pool: each product would otherwise wake it and wait from outside.
-        if tokens.len() <= FEW && self.backend.own_kernels {
-            return with_threads_awake(|| self.run(tokens, cache, logits, None));
-        }
         rayon::scope(|_| self.run(tokens, cache, logits, None))
     }
 
