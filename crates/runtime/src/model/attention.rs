@@ -6,8 +6,8 @@ use super::ops::{Norm, with_values};
 use super::rope::RopeTable;
 use crate::{Error, Result};
 use candle_core::{D, Device, Tensor};
-use kv_cache_quant::{Attend, LayerCache as QuantizedLayer};
-use quant_kernels::{KvStore, attention, rope};
+use kv_cache_quant::Attend;
+use quant_kernels::{attention, rope};
 use rayon::prelude::*;
 
 /// Norms of each head of q and of k (Qwen3).
@@ -32,65 +32,54 @@ impl Attention<'_> {
     /// `qkv`: `[tokens, q + k + v]`, to `[tokens, q]`. Appends keys and values to `cache`.
     pub(super) fn forward(&self, qkv: &Tensor, cache: &mut LayerCache) -> Result<Tensor> {
         match cache {
-            LayerCache::Own(store) => {
-                let (tokens, _) = qkv.dims2()?;
-                let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
-                let mut out = Vec::new();
-                self.forward_values(&mut qkv, tokens, store, &mut out)?;
-                Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
-            }
             LayerCache::Quantized(layer) if !self.own_kernels => {
                 let (q, k, v) = self.heads(qkv)?;
                 kv_cache_quant::candle::append(layer, &k.transpose(0, 1)?, &v.transpose(0, 1)?)?;
                 let (keys, values) = kv_cache_quant::candle::dequantize(layer, qkv.device())?;
                 self.attend_candle(q, &keys, &values)
             }
-            LayerCache::Quantized(layer) => {
-                let (tokens, _) = qkv.dims2()?;
-                let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
-                let mut out = Vec::new();
-                self.forward_quantized(&mut qkv, tokens, layer, &mut out)?;
-                Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
-            }
             LayerCache::Candle(cache) => {
                 let (q, k, v) = self.heads(qkv)?;
                 let (keys, values) = append_tensors(cache, self.start, &k, &v)?;
                 self.attend_candle(q, &keys, &values)
             }
+            LayerCache::Own(_) | LayerCache::Quantized(_) => {
+                let (tokens, _) = qkv.dims2()?;
+                let mut qkv = with_values(qkv, |v| Ok(v.to_vec()))?;
+                let mut out = Vec::new();
+                self.forward_values(&mut qkv, tokens, cache, &mut out)?;
+                Ok(Tensor::from_vec(out, (tokens, self.config.q_dim()), &Device::Cpu)?)
+            }
         }
     }
 
     /// The same on values, with the own kernels: q and k of `qkv` are rotated in place, and `out` becomes `[tokens, q]`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a cache of candle's.
     pub(super) fn forward_values(
         &self,
         qkv: &mut [f32],
         tokens: usize,
-        store: &mut KvStore,
+        cache: &mut LayerCache,
         out: &mut Vec<f32>,
     ) -> Result<()> {
-        let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
+        let (q, kv, heads) = (self.config.q_dim(), self.config.kv_dim(), self.config.num_heads);
         let width = q + 2 * kv;
         self.norm_and_rotate(qkv, width)?;
-        store.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
         out.resize(tokens * q, 0.0);
-        let (heads, window, scale) = (self.config.num_heads, self.config.sliding_window, self.scale());
-        Ok(attention(qkv, width, tokens, heads, store, window, scale as f32, out)?)
-    }
-
-    /// The same over quantized keys and values.
-    pub(super) fn forward_quantized(
-        &self,
-        qkv: &mut [f32],
-        tokens: usize,
-        layer: &mut QuantizedLayer,
-        out: &mut Vec<f32>,
-    ) -> Result<()> {
-        let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
-        let width = q + 2 * kv;
-        self.norm_and_rotate(qkv, width)?;
-        layer.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
-        out.resize(tokens * q, 0.0);
-        Ok(layer.attend(qkv, width, tokens, self.config.num_heads, &self.options(), out)?)
+        match cache {
+            LayerCache::Own(store) => {
+                store.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
+                let (window, scale) = (self.config.sliding_window, self.scale() as f32);
+                Ok(attention(qkv, width, tokens, heads, store, window, scale, out)?)
+            }
+            LayerCache::Quantized(layer) => {
+                layer.append(&qkv[q..], &qkv[q + kv..], width, tokens)?;
+                Ok(layer.attend(qkv, width, tokens, heads, &self.options(), out)?)
+            }
+            LayerCache::Candle(_) => Err(Error::Usage("the cache belongs to another model".into())),
+        }
     }
 
     pub(super) fn options(&self) -> Attend<'static> {

@@ -3,8 +3,7 @@
 //! It computes what [`super::forward`] does on tensors, to the same bits. A token of a small model takes less time than making a few hundred tensors.
 
 use super::attention::Attention;
-use super::kv_cache::LayerCache;
-use super::ops::ProductMemory;
+use super::ops::{ProductMemory, add};
 use super::{KvCache, Model};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -41,28 +40,23 @@ impl Model {
         let (backend, hidden) = (&self.backend, self.config.hidden_size);
         let start = cache.len();
         let table = self.rope.table(start + tokens.len());
-        let attention = |layer: usize| Attention {
-            config: &self.config,
-            qk_norm: self.layers[layer].qk_norm.as_ref(),
-            table: &table,
-            start,
-            own_kernels: true,
-        };
         self.embed(tokens, x)?;
         // Rows that are still needed: of the last layer those whose logits are asked for.
         let mut count = tokens.len();
         for (l, layer) in self.layers.iter().enumerate() {
             layer.attention_norm.forward_values(x, normed)?;
             layer.qkv.forward_values(backend, normed, count, qkv, products)?;
-            match cache.layer(l) {
-                Some(LayerCache::Own(store)) => attention(l).forward_values(qkv, count, store, mixed)?,
-                Some(LayerCache::Quantized(quantized)) => {
-                    attention(l).forward_quantized(qkv, count, quantized, mixed)?;
-                }
-                Some(LayerCache::Candle(_)) | None => {
-                    return Err(Error::Usage("the cache belongs to another model".into()));
-                }
-            }
+            let attention = Attention {
+                config: &self.config,
+                qk_norm: layer.qk_norm.as_ref(),
+                table: &table,
+                start,
+                own_kernels: true,
+            };
+            let Some(layer_cache) = cache.layer(l) else {
+                return Err(Error::Usage("the cache belongs to another model".into()));
+            };
+            attention.forward_values(qkv, count, layer_cache, mixed)?;
             if l + 1 == self.layers.len() {
                 if from == count {
                     break;
@@ -96,10 +90,6 @@ impl Model {
         self.head.forward_values(backend, normed, count, &mut logits, products)?;
         Ok(Some(Tensor::from_vec(logits, (count, self.config.vocab_size), &Device::Cpu)?))
     }
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use super::Architecture;
 use super::attention::{Attention, QkNorm};
-use super::ops::{Backend, Norm};
+use super::kv_cache::LayerCache;
+use super::ops::{Backend, Norm, add};
 use super::rope::Rope;
 use super::weights::Loader;
 use super::{LinearSite, ModelConfig};
@@ -229,8 +230,8 @@ impl LayerParts {
         let attention =
             Attention { config, qk_norm: self.qk_norm.as_ref(), table: &table, start: 0, own_kernels: true };
         let mut mixed = Vec::new();
-        let mut store = KvStore::new(config.num_kv_heads, config.head_dim);
-        attention.forward_values(&mut values, tokens, &mut store, &mut mixed)?;
+        let mut cache = LayerCache::Own(KvStore::new(config.num_kv_heads, config.head_dim));
+        attention.forward_values(&mut values, tokens, &mut cache, &mut mixed)?;
         Ok(mixed)
     }
 
@@ -286,8 +287,4 @@ fn normed(norm: &Norm, x: &[f32]) -> Result<Vec<f32>> {
     let mut y = Vec::new();
     norm.forward_values(x, &mut y)?;
     Ok(y)
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }

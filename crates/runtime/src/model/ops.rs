@@ -30,6 +30,11 @@ fn cpu_values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Resu
     }
 }
 
+/// `x += y`.
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
 /// Calls `f` with the values of a contiguous f32 CPU tensor.
 pub(super) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
@@ -142,7 +147,7 @@ impl Linear {
             return Err(Error::Unsupported("own kernels on this device".into()));
         };
         y.resize(tokens * self.out_features, 0.0);
-        Ok(self.packed(backend, weights, runs).product_and_bias(x, tokens, y, memory)?)
+        Ok(self.packed(backend, weights, runs).product(x, tokens, y, memory)?)
     }
 
     /// `x`: `[tokens, in_features]` f32, to `[tokens, out_features]`.
@@ -239,23 +244,7 @@ struct PackedProduct<'a> {
 }
 
 impl PackedProduct<'_> {
-    fn product_and_bias(
-        &self,
-        x: &[f32],
-        tokens: usize,
-        y: &mut [f32],
-        memory: &mut ProductMemory,
-    ) -> quant_kernels::Result<()> {
-        self.product(x, tokens, y, memory)?;
-        if let Some(bias) = self.bias {
-            for row in y.chunks_exact_mut(self.out_features) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
-        }
-        Ok(())
-    }
-
-    /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` where `g_i` gathers the columns as `w_i` has them and rounds them to the grid that belongs to its type, or that
+    /// `y = [w_0 g_0(x), w_1 g_1(x), ...]` plus the bias, where `g_i` gathers the columns as `w_i` has them and rounds them to the grid that belongs to its type, or that
     /// the model says.
     fn product(
         &self,
@@ -289,6 +278,9 @@ impl PackedProduct<'_> {
             first += rows;
         }
         memory.part = part;
+        if let Some(bias) = self.bias {
+            y.chunks_exact_mut(self.out_features).for_each(|row| add(row, bias));
+        }
         Ok(())
     }
 
@@ -399,7 +391,7 @@ impl CustomOp1 for PackedProduct<'_> {
         let (tokens, _) = layout.shape().dims2()?;
         let x = cpu_values(storage, layout)?;
         let mut y = vec![0.0; tokens * self.out_features];
-        self.product_and_bias(x, tokens, &mut y, &mut ProductMemory::default()).map_err(candle_error)?;
+        self.product(x, tokens, &mut y, &mut ProductMemory::default()).map_err(candle_error)?;
         Ok((CpuStorage::F32(y), (tokens, self.out_features).into()))
     }
 }
